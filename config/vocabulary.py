@@ -1,0 +1,157 @@
+"""The nouns that every part of Lamina uses, with the standard library alone.
+
+Sign: load convention. Power into a component is positive (import, charging, consuming); export, discharging and
+generating are negative. Units stand in names. Times ending in `_s` that mark an instant are monotonic seconds of the
+injected clock, never wall-clock time.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from enum import Enum, IntEnum, StrEnum
+from typing import Final, NamedTuple, Protocol, TypeAlias
+
+Clock: TypeAlias = Callable[[], float]
+"""Returns monotonic seconds."""
+
+UtcClock: TypeAlias = Callable[[], float]
+"""Returns wall-clock seconds since the epoch, UTC."""
+
+
+class Quality(IntEnum):
+    """How far a sample may be trusted; the order matters: `min` of two qualities is the quality of their sum."""
+
+    BAD = 0
+    UNCERTAIN = 1
+    GOOD = 2
+
+
+SampleValue: TypeAlias = float | str | None
+
+
+class Sample(NamedTuple):
+    """One value of a point: number or text (None when bad), its quality and the monotonic time of its measurement."""
+
+    value: SampleValue
+    quality: Quality
+    measured_s: float
+
+
+class Absent(Enum):
+    """What a limit says when it is not a number. Zero is a number and means no power."""
+
+    UNLIMITED = "unlimited"
+    UNKNOWN = "unknown"
+
+
+LimitValue: TypeAlias = float | Absent
+
+
+class Quantity(StrEnum):
+    """The quantities a limit may name; the value is in the unit that ends the name, a magnitude of at least 0."""
+
+    NET_IMPORT_W = "net_import_w"
+    NET_EXPORT_W = "net_export_w"
+    GENERATION_W = "generation_w"
+    LOAD_W = "load_w"
+    CONTROLLABLE_LOAD_W = "controllable_load_w"
+    CURRENT_PER_PHASE_A = "current_per_phase_a"
+
+
+class DeviceKind(StrEnum):
+    """What a device is to control."""
+
+    METER = "meter"
+    INVERTER = "inverter"
+    BATTERY = "battery"
+    CHARGER = "charger"
+    RELAY = "relay"
+
+
+class ChargingState(StrEnum):
+    """IEC 61851-1 annex A: no vehicle, connected, charging, charging with ventilation, no supply, fault."""
+
+    A = "A"
+    B = "B"
+    C = "C"
+    D = "D"
+    E = "E"
+    F = "F"
+
+
+class LinkState(StrEnum):
+    CONNECTING = "connecting"
+    UP = "up"
+    LOST = "lost"
+
+
+class WriteStatus(StrEnum):
+    """What became of a write. INDETERMINATE: no answer came, so the device may hold the old or the new value."""
+
+    ACKNOWLEDGED = "acknowledged"
+    REFUSED = "refused"
+    INDETERMINATE = "indeterminate"
+    EXPIRED = "expired"
+    SUPERSEDED = "superseded"
+
+
+class WritePriority(IntEnum):
+    """Order of service on a link; lower goes first. Every write goes before every poll."""
+
+    FAIL_SAFE = 0
+    SETPOINT = 1
+    FAST_POLL = 2
+    SLOW_POLL = 3
+
+
+class Setpoint(NamedTuple):
+    """The active power asked of one device, load convention, with its cause and expiry (monotonic)."""
+
+    device: str
+    power_w: float
+    cause: str
+    expires_s: float
+    sequence: int
+    priority: WritePriority = WritePriority.SETPOINT
+
+
+class WriteResult(NamedTuple):
+    """What became of one setpoint; `at_s` is when the last register was acknowledged or the write given up."""
+
+    device: str
+    sequence: int
+    status: WriteStatus
+    at_s: float
+    detail: str = ""
+
+
+class FieldSink(Protocol):
+    """Where drivers deliver: the gateway's side of the process image. Every call returns at once and never raises."""
+
+    def samples(self, device: str, samples: Mapping[str, Sample]) -> None:
+        """Newest samples by point name; points that are not named keep their last sample."""
+
+    def write_result(self, result: WriteResult) -> None:
+        """The fate of a setpoint given to `Driver.write`; exactly one for each."""
+
+    def link_state(self, link: str, state: LinkState, reason: str) -> None:
+        """A transition of a link, told once; on LOST every device of that link is lost."""
+
+    def device_state(self, device: str, present: bool, reason: str) -> None:
+        """A device that is absent, or back, on a link that may be up; told once for each transition."""
+
+
+# Point names that control reads. A profile may define more; these have a meaning of their own.
+POWER_W: Final = "power_w"
+VOLTAGE_V: Final = "voltage_v"
+FREQUENCY_HZ: Final = "frequency_hz"
+SOC: Final = "soc"
+CHARGING_STATE: Final = "charging_state"
+ENERGY_IMPORT_WH: Final = "energy_import_wh"
+ENERGY_EXPORT_WH: Final = "energy_export_wh"
+SESSION_ENERGY_WH: Final = "session_energy_wh"
+CURRENT_A_BY_PHASE: Final = ("current_l1_a", "current_l2_a", "current_l3_a")
+SETPOINT_READBACK_W: Final = "setpoint_readback_w"
+MAX_CHARGE_W: Final = "max_charge_w"
+MAX_DISCHARGE_W: Final = "max_discharge_w"
+HEARTBEAT: Final = "heartbeat"

@@ -1,0 +1,49 @@
+"""What the gateway asks of a driver, whatever its protocol."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Protocol
+
+from config.vocabulary import LinkState, Setpoint
+
+
+@dataclass(slots=True)
+class LinkStats:
+    """Counters of one link since start. `good`: answers taken as values; `rejected`: answers that failed validation."""
+
+    state: LinkState = LinkState.CONNECTING
+    good: int = 0
+    lost: int = 0
+    reconnects: int = 0
+    timeouts: int = 0
+    rejected: int = 0
+    exceptions: int = 0
+    writes_acknowledged: int = 0
+    writes_failed: int = 0
+    reason: str = ""
+    devices: dict[str, bool] = field(default_factory=dict)
+
+
+class Driver(Protocol):
+    """One link and the devices on it. All calls but `run` and `rest` return at once; results go to the `FieldSink`."""
+
+    name: str
+    devices: tuple[str, ...]
+    stats: LinkStats
+
+    async def run(self) -> None:
+        """Connect, serve and reconnect until cancelled; a protocol error never leaves this function."""
+
+    def poll(self) -> tuple[str, ...]:
+        """Start the fast poll of this cycle; return the devices whose answer is to be waited for.
+
+        A device whose previous poll is still under way, that is absent, or that pushes its values, is not among them.
+        """
+        ...
+
+    def write(self, setpoint: Setpoint) -> None:
+        """Queue a setpoint ahead of every poll; the newest for a device supersedes one that has not gone out."""
+
+    async def rest(self, timeout_s: float) -> None:
+        """Write each device's rest state, as far as its link is up; return when done or after `timeout_s`."""
