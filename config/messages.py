@@ -82,8 +82,8 @@ class OrderMessage(Strict):
 class LimitOrder(OrderMessage):
     """A limit on one quantity. It replaces the limit that the same source set on the same quantity.
 
-    `unlimited` withdraws the source's limit; `unknown` puts the site's fallback in its place. At the end of its duration
-    `on_end` says what follows: the source's limit is gone, or the fallback holds.
+    `unlimited` withdraws the source's limit; `unknown` puts the site's fallback in its place. `on_end` says what
+    follows its duration: the source's limit is gone, or the fallback holds.
     """
 
     quantity: Quantity
@@ -111,7 +111,8 @@ class DispatchOrder(OrderMessage):
 class RegulationSignal(Strict):
     """A signal in [-1, 1]; above 0 asks for more generation: net = base - signal x capacity.
 
-    Never retained. The newest sequence of an epoch wins; `lost_after_s` without one is a loss, answered by a ramp to base.
+    Never retained. The newest sequence of an epoch wins. `lost_after_s` without one is a loss, answered by a ramp to
+    base.
     """
 
     epoch: Sequence

@@ -19,6 +19,7 @@ class EvTwin(Strict):
     battery_wh: Positive = 50_000.0
     max_current_a: Positive = 32.0
     wake_s: NotNegative = Field(0.2, description="from a current being offered to the car drawing it")
+    needs_ventilation: bool = Field(False, description="asks for ventilation while charging (IEC 61851 state D)")
 
 
 class DeviceTwin(Strict):
