@@ -1,0 +1,177 @@
+"""Commands for integrators and bench engineers. Exit codes: 0 done, 1 a check failed, 2 bad input."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import sys
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from config.findings import Severity
+from gateway.cli.sites import BAD_INPUT, FAILED, end, loaded, print_findings, site_path
+
+app = typer.Typer(
+    name="gateway",
+    help="Lamina: makes a site of inverters, batteries and EV chargers one resource to its grid operator.",
+    no_args_is_help=True,
+    add_completion=False,
+    rich_markup_mode=None,
+    pretty_exceptions_enable=False,
+)
+
+SiteArgument = Annotated[str, typer.Argument(metavar="SITE", help="A site file, or the name of a shipped site: demo.")]
+TwinOption = Annotated[
+    list[str] | None,
+    typer.Option("--twin", metavar="NAME", help="Replace this device by its twin; repeat it, or give: all."),
+]
+
+
+class SchemaName(StrEnum):
+    SITE = "site"
+    PROFILE = "profile"
+    LAYER = "layer"
+
+
+@app.command()
+def check(
+    site: SiteArgument,
+    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON array of findings.")] = False,
+) -> None:
+    """Check a site file and the profiles it uses; list every mistake with file, line, path and what is allowed.
+
+    Ends with 2 if there is an error; warnings alone end with 0.
+    """
+    from config.loading import check_site
+
+    path = site_path(site)
+    findings = check_site(path)
+    print_findings(findings, as_json=as_json)
+    errors = sum(finding.severity is Severity.ERROR for finding in findings)
+    if errors:
+        raise typer.Exit(BAD_INPUT)
+    if not as_json:
+        warnings = len(findings)
+        sys.stdout.write(f"{path}: good" + (f", {warnings} warning{'s' * (warnings > 1)}" if warnings else "") + "\n")
+
+
+@app.command()
+def run(
+    site: SiteArgument,
+    twin: TwinOption = None,
+    observe: Annotated[bool, typer.Option("--observe", help="Decide and show, but write nothing.")] = False,
+    allow_real_writes: Annotated[
+        bool, typer.Option("--allow-real-writes", help="Write to devices that are not twins. Without it they are read.")
+    ] = False,
+    state: Annotated[
+        Path | None,
+        typer.Option("--state", metavar="DIR", help="State directory: journal, orders, lock, local socket."),
+    ] = None,
+    broker: Annotated[
+        str | None,
+        typer.Option("--broker", metavar="HOST:PORT", help="The parents' MQTT broker, instead of the site's."),
+    ] = None,
+    trace: Annotated[bool, typer.Option("--trace", help="Journal every cycle.")] = False,
+    addresses: Annotated[
+        Path | None, typer.Option("--addresses", metavar="FILE", help="Endpoints as `gateway twins` prints them.")
+    ] = None,
+    until_eof: Annotated[bool, typer.Option("--until-eof", hidden=True)] = False,
+) -> None:
+    """Run a site until SIGTERM or Ctrl-C, then write each device's rest state.
+
+    Real devices are only read unless --allow-real-writes is given.
+    """
+    from gateway.cli.run import RunRequest, run_site
+
+    path, model, profiles = loaded(site)
+    request = RunRequest(
+        path, model, profiles, tuple(twin or ()), observe, allow_real_writes, state, broker, trace, addresses, until_eof
+    )
+    raise typer.Exit(run_site(request))
+
+
+@app.command()
+def twins(
+    site: SiteArgument,
+    twin: TwinOption = None,
+    ports: Annotated[str, typer.Option(help="declared: the site file's ports; free: whatever is free.")] = "declared",
+    broker: Annotated[
+        str | None,
+        typer.Option("--broker", metavar="HOST:PORT", help="MQTT broker for MQTT twins; default: one starts."),
+    ] = None,
+) -> None:
+    """Start only the twins of a site, print every endpoint as one JSON line, and serve until Ctrl-C."""
+    from gateway.bench.twins import serve_twins
+
+    if ports not in ("declared", "free"):
+        end(f"--ports {ports}: allowed are declared and free")
+    path, _, _ = loaded(site)
+    raise typer.Exit(asyncio.run(serve_twins(path, tuple(twin or ()), ports, broker)))
+
+
+@app.command()
+def demo(
+    site: SiteArgument = "demo",
+    duration: Annotated[
+        float, typer.Option(min=30.0, max=86_400.0, help="Seconds the operator's script takes.")
+    ] = 60.0,
+    out: Annotated[Path, typer.Option(metavar="DIR", help="Where report.html and report.json go.")] = Path("out/demo"),
+    headless: Annotated[bool, typer.Option("--headless", help="No live table; a line each few seconds.")] = False,
+    broker: Annotated[
+        str | None, typer.Option("--broker", metavar="HOST:PORT", help="An MQTT broker that runs; default: one starts.")
+    ] = None,
+) -> None:
+    """Bring up a site against its twins and an operator that sends limits, dispatch and regulation; then report.
+
+    Everything runs in processes of its own on real sockets and ends with the command.
+    """
+    from gateway.bench.demo import DemoRequest, run_demo
+
+    path, model, _ = loaded(site)
+    request = DemoRequest(path, model, duration, out, headless or not sys.stdout.isatty(), broker)
+    raise typer.Exit(asyncio.run(run_demo(request)))
+
+
+@app.command()
+def watch(
+    site: SiteArgument,
+    state: Annotated[
+        Path | None, typer.Option("--state", metavar="DIR", help="The running gateway's state directory.")
+    ] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="One JSON object a line, until Ctrl-C.")] = False,
+) -> None:
+    """Show a running gateway live: connection point, envelope with its sources, devices, orders, links."""
+    from gateway.bench.watch import watch_gateway
+    from gateway.state_directory import default_state_directory
+
+    _, model, _ = loaded(site)
+    directory = state or default_state_directory(model.site)
+    raise typer.Exit(asyncio.run(watch_gateway(directory / "control.sock", as_json=as_json)))
+
+
+@app.command()
+def schema(
+    name: Annotated[
+        SchemaName, typer.Argument(help="site and profile for editors; layer for whoever talks to Lamina.")
+    ],
+) -> None:
+    """Print a JSON Schema."""
+    from config.schema_export import layer_schema, profile_schema, site_schema
+
+    made = {SchemaName.SITE: site_schema, SchemaName.PROFILE: profile_schema, SchemaName.LAYER: layer_schema}[name]()
+    sys.stdout.write(json.dumps(made, indent=2) + "\n")
+
+
+def main() -> None:
+    """The entry point; a mistake of the user's never shows a traceback."""
+    try:
+        app()
+    except KeyboardInterrupt:
+        sys.exit(FAILED)
+
+
+if __name__ == "__main__":
+    main()

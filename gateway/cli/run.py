@@ -1,0 +1,176 @@
+"""`gateway run`: the control process, with the twins it was asked for as a child process beside it."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import logging
+import os
+import signal
+import sys
+import threading
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final
+
+import structlog
+import uvloop
+from pydantic import TypeAdapter, ValidationError
+
+from config.profile import Profile
+from config.site import Address, MqttBroker, Site
+from gateway.bench.children import ChildFailedError
+from gateway.bench.twins import TwinsProcess
+from gateway.cli.sites import BAD_INPUT, FAILED
+from gateway.runtime import RunOptions, Runtime
+from gateway.state_directory import SiteHeldError, default_state_directory, held_state_directory
+
+ALL: Final = "all"
+
+
+@dataclass(frozen=True, slots=True)
+class RunRequest:
+    """What the command line asked for."""
+
+    path: Path
+    site: Site
+    profiles: dict[str, Profile]
+    twins: tuple[str, ...]
+    observe: bool
+    allow_real_writes: bool
+    state: Path | None
+    broker: str | None
+    trace: bool
+    addresses: Path | None
+    until_eof: bool
+
+
+class BadRequestError(Exception):
+    """The command line contradicts the site; the text is for the user."""
+
+
+def run_site(request: RunRequest) -> int:
+    """Run until a signal; the exit code."""
+    _log_to_stderr()
+    try:
+        twins = _twin_names(request)
+        broker = broker_address(request.broker)
+        overrides = _read_addresses(request.addresses)
+        with held_state_directory(request.state or default_state_directory(request.site.site)) as directory:
+            uvloop.run(_run(request, directory, twins, broker, overrides))
+    except (BadRequestError, SiteHeldError, ChildFailedError) as error:
+        sys.stderr.write(f"{error}\n")
+        return BAD_INPUT
+    except KeyboardInterrupt:
+        return FAILED
+    return 0
+
+
+async def _run(
+    request: RunRequest, directory: Path, twins: frozenset[str], broker: MqttBroker | None, given: dict[str, Any]
+) -> None:
+    stop = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, stop.set)
+    if request.until_eof:
+        threading.Thread(target=_watch_stdin, args=(loop, stop), name="stdin", daemon=True).start()
+    endpoints, child = given, None
+    if twins and not given:
+        child = await TwinsProcess.start(request.path, sorted(twins), "free", directory, broker=request.broker)
+        endpoints = child.endpoints
+    try:
+        control = endpoints.get("control")
+        options = RunOptions(
+            site=request.site,
+            profiles=request.profiles,
+            directory=directory,
+            addresses=_addresses(request.site, endpoints.get("endpoints", {})),
+            twins=twins,
+            twin_world=(control["host"], control["port"])
+            if control and len(twins) < len(request.site.devices)
+            else None,
+            broker=broker if broker is not None or child is None else child.broker,
+            observe=request.observe,
+            allow_real_writes=request.allow_real_writes,
+            trace=request.trace,
+        )
+        _tell_what_is_written(options)
+        await Runtime(options).run(stop)
+    except ValueError as error:
+        raise BadRequestError(str(error)) from error
+    finally:
+        if child is not None:
+            await child.stop()
+
+
+def _watch_stdin(loop: asyncio.AbstractEventLoop, stop: asyncio.Event) -> None:
+    """End with our parent: its death closes our standard input."""
+    while os.read(0, 4096):
+        pass
+    loop.call_soon_threadsafe(stop.set)
+
+
+def _twin_names(request: RunRequest) -> frozenset[str]:
+    names = set(request.site.devices) if ALL in request.twins else set(request.twins)
+    unknown = sorted(names - set(request.site.devices))
+    if unknown:
+        raise BadRequestError(
+            f"--twin {', '.join(unknown)}: no such device; allowed: all, {', '.join(request.site.devices)}"
+        )
+    return frozenset(names)
+
+
+def broker_address(text: str | None) -> MqttBroker | None:
+    """HOST:PORT as a broker; raises BadRequestError."""
+    if text is None:
+        return None
+    host, _, port = text.rpartition(":")
+    try:
+        return MqttBroker(host=host, port=int(port))
+    except (ValueError, ValidationError):
+        raise BadRequestError(f"--broker {text}: HOST:PORT is asked for") from None
+
+
+def _read_addresses(path: Path | None) -> dict[str, Any]:
+    if path is None:
+        return {}
+    try:
+        content = json.loads(path.read_text())
+    except (OSError, ValueError) as error:
+        raise BadRequestError(f"--addresses {path}: {error}") from error
+    if not isinstance(content, dict) or not isinstance(content.get("endpoints"), dict):
+        raise BadRequestError(f"--addresses {path}: an object with `endpoints` is asked for")
+    return content
+
+
+def _addresses(site: Site, endpoints: dict[str, Any]) -> dict[str, Address]:
+    adapter: TypeAdapter[Address] = TypeAdapter(Address)
+    try:
+        return {name: adapter.validate_python(value) for name, value in endpoints.items() if name in site.devices}
+    except ValidationError as error:
+        raise BadRequestError(f"endpoints: {error}") from error
+
+
+def _tell_what_is_written(options: RunOptions) -> None:
+    log = structlog.get_logger()
+    real = sorted(set(options.site.devices) - options.twins)
+    if options.observe:
+        log.warning("observing: nothing is written")
+    elif real and not options.allow_real_writes:
+        log.warning("real devices are read only; --allow-real-writes lets them be written", devices=real)
+
+
+def _log_to_stderr() -> None:
+    logging.basicConfig(level=logging.WARNING, stream=sys.stderr, format="%(levelname)s %(name)s: %(message)s")
+    for name in ("asyncua", "pymodbus", "mqtt", "amqtt"):
+        logging.getLogger(name).setLevel(logging.CRITICAL)
+    structlog.configure(
+        processors=[
+            structlog.processors.add_log_level,
+            structlog.processors.TimeStamper(fmt="iso", utc=True),
+            structlog.dev.ConsoleRenderer(colors=sys.stderr.isatty()),
+        ],
+        logger_factory=structlog.PrintLoggerFactory(sys.stderr),
+        wrapper_class=structlog.make_filtering_bound_logger(logging.INFO),
+    )

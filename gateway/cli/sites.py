@@ -1,0 +1,61 @@
+"""Site files as commands name them, and how their mistakes are told."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Final, NoReturn
+
+import typer
+
+from config.findings import Finding
+from config.loading import ConfigError, load_profiles, load_site, shipped_sites
+from config.profile import Profile
+from config.site import Site
+
+BAD_INPUT: Final = 2
+FAILED: Final = 1
+
+
+def site_path(text: str) -> Path:
+    """A path, or the name of a shipped site."""
+    path = Path(text)
+    if not path.exists() and "/" not in text and path.suffix == "":
+        return shipped_sites().get(text, path)
+    return path
+
+
+def loaded(text: str) -> tuple[Path, Site, dict[str, Profile]]:
+    """The site and its profiles, or an end with every mistake listed."""
+    path = site_path(text)
+    try:
+        site = load_site(path)
+        return path, site, dict(load_profiles(site, path))
+    except ConfigError as error:
+        end_with_findings(error.findings)
+
+
+def end_with_findings(findings: Iterable[Finding], *, as_json: bool = False) -> NoReturn:
+    """Print findings, one a line, and end with the code for bad input."""
+    print_findings(findings, as_json=as_json)
+    raise typer.Exit(BAD_INPUT)
+
+
+def print_findings(findings: Iterable[Finding], *, as_json: bool = False) -> None:
+    """One line a finding, never wrapped; as JSON, one array."""
+    findings = list(findings)
+    if as_json:
+        keys = ("severity", "file", "line", "path", "message", "allowed")
+        items = [{key: getattr(finding, key) for key in keys} for finding in findings]
+        sys.stdout.write(json.dumps(items, default=str) + "\n")
+        return
+    for finding in findings:
+        sys.stderr.write(f"{finding}\n")
+
+
+def end(text: str, code: int = BAD_INPUT) -> NoReturn:
+    """Tell the user and end."""
+    sys.stderr.write(f"{text}\n")
+    raise typer.Exit(code)

@@ -1,0 +1,64 @@
+"""The composition root: from a site's devices to the drivers of their links.
+
+The one place that names concrete drivers. A protocol's library is imported only when the site uses it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from config.profile import Profile
+from config.site import Address, ModbusTcpAddress, MqttDevice, OpcUaServer, Site
+from config.vocabulary import Clock, FieldSink
+from drivers.binding import DeviceBinding
+from drivers.driver import Driver
+
+
+def build_drivers(
+    site: Site,
+    profiles: Mapping[str, Profile],
+    sink: FieldSink,
+    clock: Clock,
+    addresses: Mapping[str, Address],
+    writable: Mapping[str, bool],
+) -> list[Driver]:
+    """One driver for each link; devices behind the same endpoint share it. Mappings are by device name."""
+    links: dict[str, list[DeviceBinding]] = {}
+    for name, device in site.devices.items():
+        profile, address = profiles[name], addresses[name]
+        binding = DeviceBinding(
+            name,
+            profile,
+            address,
+            device.rating_w,
+            len(device.phases),
+            site.connection.nominal_voltage_v,
+            device.reversion_s or (profile.control.reversion_s if profile.control is not None else None),
+            writable[name],
+        )
+        links.setdefault(link_name(address), []).append(binding)
+    return [_driver(name, bindings, sink, clock) for name, bindings in links.items()]
+
+
+def link_name(address: Address) -> str:
+    """The endpoint that makes a link; equal for devices that share one."""
+    if isinstance(address, OpcUaServer):
+        return address.url.rstrip("/")
+    scheme = "modbus" if isinstance(address, ModbusTcpAddress) else "mqtt"
+    user = f"{address.username}@" if isinstance(address, MqttDevice) and address.username else ""
+    return f"{scheme}://{user}{address.host}:{address.port}"
+
+
+def _driver(name: str, bindings: list[DeviceBinding], sink: FieldSink, clock: Clock) -> Driver:
+    address = bindings[0].address
+    if isinstance(address, ModbusTcpAddress):
+        from drivers.modbus.driver import ModbusDriver
+
+        return ModbusDriver(name, bindings, sink, clock)
+    if isinstance(address, OpcUaServer):
+        from drivers.opcua.driver import OpcUaDriver
+
+        return OpcUaDriver(name, bindings, sink, clock)
+    from drivers.mqtt.driver import MqttDriver
+
+    return MqttDriver(name, bindings, sink, clock)

@@ -1,0 +1,1 @@
+"""Control: pure functions of images, orders and state; no clock, no input or output, no asyncio."""

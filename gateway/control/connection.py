@@ -1,0 +1,148 @@
+"""The connection point in control: what is measured there, what the devices' sum may be, and the slow correction."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from typing import Final, NamedTuple
+
+from config.vocabulary import CURRENT_A_BY_PHASE, POWER_W
+from gateway.control.envelope import Envelope
+from gateway.control.feedback import Integral, PowerHistory, RestEstimate, settle_time_s
+from gateway.control.model import SiteModel
+from gateway.control.resources import Resource
+from gateway.image import Image
+
+INTEGRAL_LIMIT_PU: Final = 0.1
+"""The integral corrects at most this part of the devices' summed ratings."""
+
+MOVED_PU: Final = 0.01
+"""A change of the intended sum by more than this part of the rating is a step, and the integral waits for its end."""
+
+IMPLAUSIBLE_METER_PU: Final = 10.0
+"""A reading beyond this multiple of the rating is not a measurement."""
+
+STANDSTILL_S: Final = 0.5
+"""The integral bridges at most this time between two meter samples."""
+
+
+class SumBounds(NamedTuple):
+    """What the controllable devices' summed power may be, watts; `target_w` None: any, at the price."""
+
+    lower_w: float
+    upper_w: float
+    target_w: float | None
+
+
+@dataclass(slots=True)
+class ConnectionState:
+    """What is remembered of the connection point from cycle to cycle."""
+
+    rest: RestEstimate
+    integral: Integral
+    histories: dict[str, PowerHistory] = field(default_factory=dict)
+    heading_w: dict[str, float] = field(default_factory=dict)
+    net_w: float | None = None
+    intended_w: float = 0.0
+    bound: bool = False
+    moved_s: float = 0.0
+    integrated_s: float | None = None
+
+    def measure(self, model: SiteModel, image: Image, resources: Iterable[Resource], dt_s: float) -> bool:
+        """Pair the meter's reading with the devices' power at its own time; without one, let the rest widen.
+
+        True while the meter is good.
+        """
+        resources = [resource for resource in resources if resource.power_w is not None]
+        for resource in resources:
+            history = self.histories.setdefault(resource.model.name, PowerHistory())
+            history.add(resource.measured_s, resource.power_w or 0.0)
+        meter = image.devices.get(model.meter)
+        reading = meter.number(POWER_W, image.now_s, model.stale_after_s) if meter is not None else None
+        if meter is None or reading is None or abs(reading) > IMPLAUSIBLE_METER_PU * model.rating_w:
+            if self.rest.measured_s is not None:
+                self.rest.unknown_for(dt_s)
+            return False
+        measured_s = meter.sample(POWER_W).measured_s
+        if self.rest.measured_s is not None and measured_s <= self.rest.measured_s:
+            return True
+        seen_w, unseen_w = self._devices_at(measured_s, resources)
+        self.rest.measured(reading - seen_w, measured_s)
+        self.net_w = reading + unseen_w
+        return True
+
+    def _devices_at(self, time_s: float, resources: Iterable[Resource]) -> tuple[float, float]:
+        """The devices' power at a time, those that the meter sees and those that it does not."""
+        seen_w = unseen_w = 0.0
+        for resource in resources:
+            name = resource.model.name
+            heading = self.heading_w.get(name) if resource.usable else None
+            power = self.histories[name].at(time_s, heading, resource.model.tr90_s) or 0.0
+            if resource.model.seen_by_meter:
+                seen_w += power
+            else:
+                unseen_w += power
+        return seen_w, unseen_w
+
+    def integrate(self, usable: list[Resource], now_s: float) -> None:
+        """Advance the integral by a new meter sample, if a bound or target shaped the shares and they have settled."""
+        measured_s = self.rest.measured_s
+        if measured_s is None or measured_s == self.integrated_s:
+            return
+        dt_s = 0.0 if self.integrated_s is None else min(measured_s - self.integrated_s, STANDSTILL_S)
+        self.integrated_s = measured_s
+        settle_s = settle_time_s((resource.model.tr90_s, resource.model.dead_time_s) for resource in usable)
+        if not self.bound:
+            self.integral.fade(dt_s)
+        elif now_s - self.moved_s > settle_s:
+            delivered_w = sum(resource.power_w or 0.0 for resource in usable)
+            self.integral.advance(delivered_w - self.intended_w, dt_s)
+
+    def intend(
+        self, model: SiteModel, total_w: float, shares_w: dict[str, float], *, bound: bool, now_s: float
+    ) -> None:
+        """Remember what this cycle asks for: the sum before correction, and where each device is heading."""
+        if abs(total_w - self.intended_w) > MOVED_PU * model.rating_w or bound != self.bound:
+            self.moved_s = now_s
+        self.intended_w = total_w
+        self.bound = bound
+        self.heading_w = shares_w
+
+
+def initial_connection(model: SiteModel) -> ConnectionState:
+    """Nothing measured, nothing corrected."""
+    ratings_w = sum(device.rating_w for device in model.devices)
+    return ConnectionState(
+        RestEstimate(model.rest_min_w, model.rest_max_w, model.rest_widens_w_per_s),
+        Integral(model.integral_per_s, INTEGRAL_LIMIT_PU * ratings_w),
+    )
+
+
+def worst_excess_a(model: SiteModel, image: Image) -> float:
+    """By how much the most loaded phase exceeds the mean, from the meter's phase currents; 0 where it has none."""
+    meter = image.devices.get(model.meter)
+    if meter is None or model.phases == 1:
+        return 0.0
+    currents = [meter.number(point, image.now_s, model.stale_after_s) for point in CURRENT_A_BY_PHASE]
+    known = [abs(current) for current in currents if current is not None]
+    return max(known) - sum(known) / len(known) if len(known) == model.phases else 0.0
+
+
+def sum_bounds(model: SiteModel, envelope: Envelope, rest: RestEstimate) -> tuple[SumBounds, str]:
+    """The envelope as bounds on the devices' sum, a margin inside; and what cannot be kept, or an empty text.
+
+    With an uncertain rest each bound uses its own worst case. Where both cannot hold, the middle has the least possible
+    violation.
+    """
+    rest_low_w, rest_high_w = rest.lower_w or 0.0, rest.upper_w or 0.0
+    margin_w = min(model.margin_w, (envelope.upper.value_w - envelope.lower.value_w) / 4.0)
+    upper_w = envelope.upper.value_w - margin_w - rest_high_w
+    lower_w = envelope.lower.value_w + margin_w - rest_low_w
+    unmet = ""
+    if lower_w > upper_w:
+        lower_w = upper_w = (lower_w + upper_w) / 2.0
+        unmet = "the meter is lost: the uncontrolled power is only known within its declared extremes"
+    if envelope.target is None:
+        return SumBounds(lower_w, upper_w, None), unmet
+    target_w = envelope.target.value_w - (rest_low_w + rest_high_w) / 2.0
+    return SumBounds(lower_w, upper_w, min(max(target_w, lower_w), upper_w)), unmet

@@ -1,0 +1,269 @@
+"""The decision of one cycle: from the image and the orders in force to a setpoint for each device, with its cause."""
+
+from __future__ import annotations
+
+from collections.abc import Container
+from dataclasses import dataclass, field
+from typing import Final, NamedTuple
+
+from config.vocabulary import Absent, DeviceKind, Quantity
+from gateway.control.allocation import Allocation, GroupLimit, Steps, allocate
+from gateway.control.clearing import Bid
+from gateway.control.connection import ConnectionState, SumBounds, initial_connection, sum_bounds, worst_excess_a
+from gateway.control.envelope import Envelope, walk
+from gateway.control.model import SiteModel
+from gateway.control.orders_in_force import OrdersInForce
+from gateway.control.resources import Resource, ResourceMemory, build_resources
+from gateway.image import Image
+
+METER_PATIENCE_S: Final = 5.0
+"""Before the first meter reading nothing is written for this long: a bumpless start comes before a blind one."""
+
+CEILING_HEADROOM_PU: Final = 0.02
+"""A held ceiling stays this far above what an inverter gives, so that more sun shows itself without a jump."""
+
+
+class DeviceSetpoint(NamedTuple):
+    """The power asked of one device and why."""
+
+    device: str
+    power_w: float
+    cause: str
+
+
+@dataclass(frozen=True, slots=True)
+class Decision:
+    """What one cycle decided and everything needed to say why.
+
+    `net_w` is None without a good meter. `binding` names the bound or target that shaped the shares, empty where the
+    price alone did; `side` says which way it presses: "upper", "lower", "target" or "". `unmet` names what cannot be
+    kept; empty means that everything can.
+    """
+
+    now_s: float
+    setpoints: tuple[DeviceSetpoint, ...]
+    envelope: Envelope
+    resources: tuple[Resource, ...]
+    net_w: float | None
+    rest_lower_w: float | None
+    rest_upper_w: float | None
+    lambda_per_kwh: float | None
+    binding: str
+    side: str
+    unmet: tuple[str, ...]
+
+
+@dataclass(slots=True)
+class ControlState:
+    """What one cycle leaves for the next; nothing else is remembered."""
+
+    connection: ConnectionState
+    memory: ResourceMemory = field(default_factory=ResourceMemory)
+    stepped_w: dict[str, float] = field(default_factory=dict)
+    dispatch_from: tuple[str, float] | None = None
+    started_s: float | None = None
+    last_s: float | None = None
+
+
+def initial_state(model: SiteModel) -> ControlState:
+    """The state before the first cycle."""
+    return ControlState(initial_connection(model))
+
+
+def decide(model: SiteModel, image: Image, orders: OrdersInForce, state: ControlState) -> Decision:
+    """One cycle of control; changes `state` and nothing else."""
+    dt_s = 0.0 if state.last_s is None else max(image.now_s - state.last_s, 0.0)
+    state.started_s = image.now_s if state.started_s is None else state.started_s
+    state.last_s = image.now_s
+    connection, rest = state.connection, state.connection.rest
+    resources = build_resources(model.devices, image, model.stale_after_s, state.memory, dt_s)
+    meter_good = connection.measure(model, image, resources, dt_s)
+    envelope = walk(model, orders, image.now_s, _dispatch_from(orders, state), worst_excess_a(model, image))
+    net_w = connection.net_w if meter_good else None
+    if rest.lower_w is None:
+        if image.now_s - state.started_s < METER_PATIENCE_S:
+            reason = ("waiting for the first meter reading",)
+            return Decision(image.now_s, (), envelope, tuple(resources), net_w, None, None, None, "", "", reason)
+        rest.unknown_for(0.0)
+    usable = [resource for resource in resources if resource.usable]
+    bounds, rest_unmet = sum_bounds(model, envelope, rest)
+    connection.integrate(usable, image.now_s)
+    correction_w = connection.integral.value_w
+    corrected = SumBounds(
+        bounds.lower_w - correction_w,
+        bounds.upper_w - correction_w,
+        None if bounds.target_w is None else bounds.target_w - correction_w,
+    )
+    allocation = allocate(
+        [_bid(resource, orders) for resource in usable],
+        *corrected,
+        _price(model, orders),
+        _groups(model, orders, resources, usable, connection),
+        _steps(usable, state),
+    )
+    total_w = sum(allocation.shares_w)
+    side, binding = _binding(envelope, corrected, total_w, allocation)
+    shares = {resource.model.name: share for resource, share in zip(usable, allocation.shares_w, strict=True)}
+    connection.intend(model, total_w + correction_w, shares, bound=bool(binding), now_s=image.now_s)
+    setpoints = _setpoints(usable, shares, side, binding, orders, state, image.now_s)
+    return Decision(
+        image.now_s,
+        setpoints,
+        envelope,
+        tuple(resources),
+        net_w,
+        rest.lower_w,
+        rest.upper_w,
+        allocation.lambda_per_kwh,
+        binding,
+        side,
+        tuple(filter(None, (*envelope.unmet, rest_unmet, _shortfall(model, envelope, corrected, total_w)))),
+    )
+
+
+def _dispatch_from(orders: OrdersInForce, state: ControlState) -> float | None:
+    """The net power when the dispatch in force began."""
+    if orders.dispatch is None:
+        state.dispatch_from = None
+        return None
+    if state.dispatch_from is None or state.dispatch_from[0] != orders.dispatch.order_id:
+        state.dispatch_from = (orders.dispatch.order_id, state.connection.net_w or 0.0)
+    return state.dispatch_from[1]
+
+
+def _bid(resource: Resource, orders: OrdersInForce) -> Bid:
+    """The resource's curve and bounds; an operator's word on the device closes the bounds at its power."""
+    lower_w, upper_w = resource.lower.value_w, resource.upper.value_w
+    for override in orders.overrides:
+        if override.device == resource.model.name:
+            lower_w = upper_w = min(max(override.power_w, lower_w), upper_w)
+    return Bid(resource.curve, lower_w, upper_w)
+
+
+def _price(model: SiteModel, orders: OrdersInForce) -> float:
+    dispatch = orders.dispatch
+    return model.price_per_kwh if dispatch is None or dispatch.lambda_per_kwh is None else dispatch.lambda_per_kwh
+
+
+def _groups(
+    model: SiteModel,
+    orders: OrdersInForce,
+    resources: list[Resource],
+    usable: list[Resource],
+    connection: ConnectionState,
+) -> list[GroupLimit]:
+    """Limits on parts of the site, less what the uncontrolled rest and the unusable devices already take of them."""
+    rest = connection.rest
+    rest_low_w, rest_high_w = rest.lower_w or 0.0, rest.upper_w or 0.0
+    idle = [resource for resource in resources if not resource.usable and resource.power_w is not None]
+    everyone = tuple(range(len(usable)))
+    groups = []
+    for limit in orders.limits:
+        if isinstance(limit.value, Absent):
+            continue
+        source = f"{limit.source} {limit.order_id}"
+        if limit.quantity is Quantity.GENERATION_W:
+            taken = max(-rest_low_w, 0.0) + sum(max(-(resource.power_w or 0.0), 0.0) for resource in idle)
+            groups.append(GroupLimit(everyone, "generation", max(limit.value - taken, 0.0), source))
+        elif limit.quantity is Quantity.LOAD_W:
+            taken = max(rest_high_w, 0.0) + sum(max(resource.power_w or 0.0, 0.0) for resource in idle)
+            groups.append(GroupLimit(everyone, "load", max(limit.value - taken, 0.0), source))
+        elif limit.quantity is Quantity.CONTROLLABLE_LOAD_W:
+            taken = sum(max(resource.power_w or 0.0, 0.0) for resource in idle if resource.model.controllable)
+            groups.append(GroupLimit(everyone, "load", max(limit.value - taken, 0.0), source))
+    if model.real_connection:
+        seen = tuple(index for index, resource in enumerate(usable) if resource.model.seen_by_meter)
+        groups.append(GroupLimit(seen, "net_upper", model.max_import_w - rest_high_w, "real connection"))
+        groups.append(GroupLimit(seen, "net_lower", -model.max_export_w - rest_low_w, "real connection"))
+    return groups
+
+
+def _steps(usable: list[Resource], state: ControlState) -> dict[int, Steps]:
+    """Chargers move in whole steps of current."""
+    return {
+        index: Steps(resource.model.step_w, resource.model.minimum_w, state.stepped_w.get(resource.model.name))
+        for index, resource in enumerate(usable)
+        if resource.model.step_w is not None and resource.model.minimum_w > 0.0
+    }
+
+
+def _binding(envelope: Envelope, bounds: SumBounds, total_w: float, allocation: Allocation) -> tuple[str, str]:
+    """Which way the shares were pressed, and by whom."""
+    if bounds.target_w is not None and envelope.target is not None:
+        return "target", envelope.target.source
+    if total_w >= bounds.upper_w - 1.0:
+        return "upper", envelope.upper.source
+    if total_w <= bounds.lower_w + 1.0:
+        return "lower", envelope.lower.source
+    if allocation.binding:
+        return "target", ", ".join(allocation.binding)
+    return "", ""
+
+
+def _shortfall(model: SiteModel, envelope: Envelope, bounds: SumBounds, total_w: float) -> str:
+    """What the devices cannot reach, by more than 1 % of the connection's rating."""
+    tolerance_w = 0.01 * model.rating_w
+    if total_w > bounds.upper_w + tolerance_w:
+        return f"{envelope.upper.source}: {total_w - bounds.upper_w:.0f} W more than the devices can take away"
+    if total_w < bounds.lower_w - tolerance_w:
+        return f"{envelope.lower.source}: {bounds.lower_w - total_w:.0f} W more than the devices can take up"
+    if bounds.target_w is not None and envelope.target and abs(total_w - bounds.target_w) > tolerance_w:
+        return (
+            f"{envelope.target.source}: missed by {total_w - bounds.target_w:+.0f} W, the devices are at their bounds"
+        )
+    return ""
+
+
+def _setpoints(
+    usable: list[Resource],
+    shares: dict[str, float],
+    side: str,
+    binding: str,
+    orders: OrdersInForce,
+    state: ControlState,
+    now_s: float,
+) -> tuple[DeviceSetpoint, ...]:
+    held = {override.device: override for override in orders.overrides}
+    setpoints = []
+    for resource in usable:
+        name, share_w = resource.model.name, shares[resource.model.name]
+        power_w = share_w if name in held else _released(resource, share_w, side)
+        if resource.model.step_w is not None:
+            state.stepped_w[name] = power_w
+        if (known := state.memory.availability.get(name)) is not None:
+            known.commanded(now_s, abs(power_w))
+        setpoints.append(DeviceSetpoint(name, power_w, _cause(resource, share_w, binding, held)))
+    return tuple(setpoints)
+
+
+def _released(resource: Resource, share_w: float, side: str) -> float:
+    """The ceiling for a ceiling device: open unless something presses its way, else its share and a little headroom."""
+    model = resource.model
+    if not model.ceiling:
+        return share_w
+    if model.kind is DeviceKind.INVERTER:
+        if side in ("", "upper"):
+            return model.min_w
+        if share_w > resource.lower.value_w + 1.0:
+            return share_w
+        return max(share_w - CEILING_HEADROOM_PU * model.rating_w, model.min_w)
+    if (
+        side in ("", "lower")
+        and resource.upper.value_w > 0.0
+        and share_w >= resource.upper.value_w - (model.step_w or 1.0)
+    ):
+        return model.max_w
+    return share_w
+
+
+def _cause(resource: Resource, share_w: float, binding: str, held: Container[str]) -> str:
+    """Why this power: the operator, the device's own bound, the binding order, or the price."""
+    if resource.model.name in held:
+        return "operator"
+    if resource.lower.value_w == resource.upper.value_w:
+        return resource.lower.source
+    if abs(share_w - resource.lower.value_w) < 1.0 and resource.lower.source != "site file":
+        return resource.lower.source
+    if abs(share_w - resource.upper.value_w) < 1.0 and resource.upper.source != "site file":
+        return resource.upper.source
+    return binding or "price"

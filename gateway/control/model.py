@@ -1,0 +1,153 @@
+"""What control knows of a site before anything is measured: numbers from the site file and the profiles."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Final
+
+from config.profile import Profile
+from config.site import DeviceSite, Site
+from config.vocabulary import DeviceKind
+from gateway.control.clearing import Curve, make_curve
+
+# Default curves, power per unit of rating by price: where a site file gives none, surplus goes into batteries before it
+# is curtailed, and batteries give before cars wait.
+DEFAULT_CURVES_PU: Final[Mapping[DeviceKind, tuple[tuple[float, float], ...]]] = {
+    DeviceKind.INVERTER: ((0.0, 0.0), (0.0, -1.0)),
+    DeviceKind.BATTERY: ((0.05, 1.0), (0.15, 0.0), (0.35, 0.0), (0.45, -1.0)),
+    DeviceKind.CHARGER: ((0.50, 1.0), (0.60, 0.0)),
+    DeviceKind.RELAY: ((0.40, 1.0), (0.40, 0.0)),
+}
+
+
+@dataclass(frozen=True, slots=True)
+class DeviceModel:
+    """One controllable or measured device, load convention; `min_w <= max_w`.
+
+    `ceiling`: the device takes (or generates) at most the setpoint. `step_w` and `minimum_w` describe devices that move
+    in steps and not below a least power. `seen_by_meter` is False for a twin beside a real meter.
+    """
+
+    name: str
+    kind: DeviceKind
+    rating_w: float
+    min_w: float
+    max_w: float
+    curve: Curve
+    controllable: bool = True
+    ceiling: bool = False
+    step_w: float | None = None
+    minimum_w: float = 0.0
+    soc_min: float = 0.0
+    soc_max: float = 1.0
+    capacity_wh: float | None = None
+    tr90_s: float = 1.0
+    dead_time_s: float = 0.0
+    needed_wh: float | None = None
+    stay_s: float | None = None
+    seen_by_meter: bool = True
+
+
+@dataclass(frozen=True, slots=True)
+class SiteModel:
+    """The site as control sees it. Limits are magnitudes; None means unlimited."""
+
+    name: str
+    rating_w: float
+    meter: str
+    phases: int
+    nominal_voltage_v: float
+    max_import_w: float
+    max_export_w: float
+    fuse_a: float | None
+    fallback_import_w: float | None
+    fallback_export_w: float | None
+    rest_min_w: float
+    rest_max_w: float
+    rest_widens_w_per_s: float
+    price_per_kwh: float
+    stale_after_s: float
+    margin_w: float
+    integral_per_s: float
+    devices: tuple[DeviceModel, ...]
+    real_connection: bool = False
+
+
+def build_site_model(
+    site: Site, profiles: Mapping[str, Profile], twins: frozenset[str] = frozenset(), *, on_bench: bool = False
+) -> SiteModel:
+    """The model of a site; `profiles` by device name, `twins` the devices that are simulated.
+
+    With `on_bench` False or every device a twin there is one world. In a mix, a real meter does not see the twins.
+    """
+    connection, settings = site.connection, site.control
+    meter_is_real = on_bench and connection.meter not in twins
+    mixed = meter_is_real and bool(twins)
+    devices = tuple(
+        _device_model(name, device, profiles[name], site, seen_by_meter=not (mixed and name in twins))
+        for name, device in site.devices.items()
+        if profiles[name].kind is not DeviceKind.METER
+    )
+    return SiteModel(
+        name=site.site,
+        rating_w=connection.rating_w,
+        meter=connection.meter,
+        phases=connection.phases,
+        nominal_voltage_v=connection.nominal_voltage_v,
+        max_import_w=connection.rating_w if connection.max_import_w is None else connection.max_import_w,
+        max_export_w=connection.rating_w if connection.max_export_w is None else connection.max_export_w,
+        fuse_a=connection.fuse_a,
+        fallback_import_w=_number_or_none(site.fallback.net_import_w),
+        fallback_export_w=_number_or_none(site.fallback.net_export_w),
+        rest_min_w=-connection.rating_w if connection.rest_min_w is None else connection.rest_min_w,
+        rest_max_w=connection.rating_w if connection.rest_max_w is None else connection.rest_max_w,
+        rest_widens_w_per_s=connection.rest_widens_pu_per_s * connection.rating_w,
+        price_per_kwh=settings.price_per_kwh,
+        stale_after_s=settings.stale_after_s,
+        margin_w=settings.margin_pu * connection.rating_w,
+        integral_per_s=settings.integral_per_s,
+        devices=devices,
+        real_connection=mixed,
+    )
+
+
+def _number_or_none(value: float | str) -> float | None:
+    return None if isinstance(value, str) else value
+
+
+def _device_model(name: str, device: DeviceSite, profile: Profile, site: Site, *, seen_by_meter: bool) -> DeviceModel:
+    control, rating = profile.control, device.rating_w
+    least = 0.0 if profile.kind in (DeviceKind.CHARGER, DeviceKind.RELAY) else -rating
+    most = 0.0 if profile.kind is DeviceKind.INVERTER else rating
+    points = (
+        [(point.price_per_kwh, point.power_pu) for point in device.curve]
+        if device.curve is not None
+        else DEFAULT_CURVES_PU.get(profile.kind, ((0.0, 0.0),))
+    )
+    volts = len(device.phases) * site.connection.nominal_voltage_v
+    step = None
+    if control is not None and control.step_a is not None:
+        step = control.step_a * volts
+    elif control is not None:
+        step = control.step_w
+    return DeviceModel(
+        name=name,
+        kind=profile.kind,
+        rating_w=rating,
+        min_w=least if device.min_w is None else device.min_w,
+        max_w=most if device.max_w is None else device.max_w,
+        curve=make_curve([(price, power * rating) for price, power in points]),
+        controllable=control is not None and not device.read_only,
+        ceiling=control is not None and control.power == "ceiling",
+        step_w=step,
+        minimum_w=(control.minimum_a or 0.0) * volts if control is not None else 0.0,
+        soc_min=device.soc_min,
+        soc_max=device.soc_max,
+        capacity_wh=device.capacity_wh,
+        tr90_s=profile.response.tr90_s if device.tr90_s is None else device.tr90_s,
+        dead_time_s=profile.response.dead_time_s if device.dead_time_s is None else device.dead_time_s,
+        needed_wh=device.ev.needed_wh if device.ev else None,
+        stay_s=device.ev.stay_s if device.ev else None,
+        seen_by_meter=seen_by_meter,
+    )

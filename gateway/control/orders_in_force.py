@@ -1,0 +1,60 @@
+"""The orders that hold in one cycle, as plain values; the order book makes them, control only reads them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import NamedTuple
+
+from config.vocabulary import LimitValue, Quantity
+
+
+class LimitInForce(NamedTuple):
+    """One source's limit on one quantity: a magnitude, unlimited or unknown (the fallback applies)."""
+
+    source: str
+    order_id: str
+    quantity: Quantity
+    value: LimitValue
+
+
+class DispatchInForce(NamedTuple):
+    """Net power asked of the site since `since_s` (monotonic), reached by `ramp_w_per_s` where one is given."""
+
+    source: str
+    order_id: str
+    net_power_w: float
+    since_s: float
+    ramp_w_per_s: float | None
+    regulation_up_w: float
+    regulation_down_w: float
+    lambda_per_kwh: float | None
+
+
+class RegulationInForce(NamedTuple):
+    """The newest regulation signal in [-1, 1] and when it came; lost `lost_after_s` later."""
+
+    source: str
+    sequence: int
+    signal: float
+    received_s: float
+    lost_after_s: float
+
+
+class OverrideInForce(NamedTuple):
+    """An operator's word on one device: hold it at a power."""
+
+    source: str
+    order_id: str
+    device: str
+    power_w: float
+
+
+@dataclass(frozen=True, slots=True)
+class OrdersInForce:
+    """Everything from outside that directs this cycle; `fallback_reason` is empty while every parent is heard."""
+
+    limits: tuple[LimitInForce, ...] = ()
+    dispatch: DispatchInForce | None = None
+    regulation: RegulationInForce | None = None
+    overrides: tuple[OverrideInForce, ...] = ()
+    fallback_reason: str = ""

@@ -1,0 +1,210 @@
+"""Resources: what each device can be asked for in this cycle, from its samples' values, quality and age."""
+
+from __future__ import annotations
+
+from collections import deque
+from dataclasses import dataclass, field
+from typing import Final
+
+from config.vocabulary import (
+    CHARGING_STATE,
+    MAX_CHARGE_W,
+    MAX_DISCHARGE_W,
+    POWER_W,
+    SESSION_ENERGY_WH,
+    SOC,
+    ChargingState,
+    DeviceKind,
+    Quality,
+)
+from gateway.control.clearing import Curve, make_curve
+from gateway.control.envelope import Bound
+from gateway.control.model import DeviceModel
+from gateway.image import DeviceImage, Image
+
+SLOW_POINT_STALE_S: Final = 30.0
+"""State of charge and charging state are polled slowly; older than this they are not believed."""
+
+NEED_PRICE_PER_KWH: Final = 10.0
+"""What a car's power is worth up to what its departure needs: above every battery, below no limit."""
+
+HIDDEN_SUPPLY_GROWTH_PU_PER_S: Final = 0.2
+"""How fast the estimate of what a held-back device could take or give grows, of its rating."""
+
+
+@dataclass(frozen=True, slots=True)
+class Resource:
+    """One device as control sees it now. `usable`: it may be given a share; otherwise its power is part of the rest.
+
+    `power_w` is None where no good sample exists. Bounds carry who set them.
+    """
+
+    model: DeviceModel
+    power_w: float | None
+    measured_s: float
+    quality: Quality
+    usable: bool
+    lower: Bound
+    upper: Bound
+    curve: Curve
+
+
+@dataclass(slots=True)
+class Availability:
+    """How much a ceiling device could take or give, as a magnitude.
+
+    The device shows it whenever it stays below its ceiling; while it runs at the ceiling the estimate grows, so that
+    the next cycles find out.
+    """
+
+    rating_w: float
+    window_s: float
+    estimate_w: float
+    ceilings: deque[tuple[float, float]] = field(default_factory=lambda: deque(maxlen=256))
+    seen_s: float = -1.0
+
+    def commanded(self, now_s: float, ceiling_w: float) -> None:
+        """A ceiling that went out, as a magnitude."""
+        self.ceilings.append((now_s, ceiling_w))
+
+    def observe(self, measured_s: float, magnitude_w: float, dt_s: float) -> None:
+        """A new sample: below every ceiling of the response window it shows what there is, else the estimate grows."""
+        if measured_s <= self.seen_s:
+            return
+        self.seen_s = measured_s
+        since_s = measured_s - self.window_s
+        lowest = self.rating_w
+        for at_s, ceiling_w in reversed(self.ceilings):
+            if at_s > measured_s:
+                continue
+            lowest = min(lowest, ceiling_w)
+            if at_s < since_s:
+                break
+        if magnitude_w < lowest - 0.01 * self.rating_w:
+            self.estimate_w = magnitude_w
+        else:
+            growth = HIDDEN_SUPPLY_GROWTH_PU_PER_S * self.rating_w * dt_s
+            self.estimate_w = min(self.rating_w, max(self.estimate_w + growth, magnitude_w))
+
+
+@dataclass(slots=True)
+class ResourceMemory:
+    """What has to be remembered of each device between cycles: availability, and when its car came."""
+
+    availability: dict[str, Availability] = field(default_factory=dict)
+    plugged_in_s: dict[str, float] = field(default_factory=dict)
+
+
+def build_resources(
+    models: tuple[DeviceModel, ...], image: Image, stale_after_s: float, memory: ResourceMemory, dt_s: float
+) -> list[Resource]:
+    """Every device's resource, in the order of `models`."""
+    return [_resource(model, image, stale_after_s, memory, dt_s) for model in models]
+
+
+def _resource(model: DeviceModel, image: Image, stale_after_s: float, memory: ResourceMemory, dt_s: float) -> Resource:
+    device = image.devices.get(model.name)
+    if device is None:
+        return _unusable(model, None, 0.0, Quality.BAD, "never heard")
+    sample = device.sample(POWER_W)
+    power = device.number(POWER_W, image.now_s, stale_after_s)
+    if power is not None and abs(power) > 1.5 * model.rating_w:
+        power = None
+    if power is None:
+        return _unusable(model, None, sample.measured_s, Quality.BAD, "no good power")
+    if not model.controllable or not device.present:
+        reason = "read-only" if not model.controllable else "lost"
+        return _unusable(model, power, sample.measured_s, sample.quality, reason)
+    lower, upper, curve = _protected(model, device, image.now_s, memory)
+    if model.ceiling:
+        lower, upper = _available(model, power, sample.measured_s, lower, upper, memory, dt_s)
+    return Resource(model, power, sample.measured_s, sample.quality, True, lower, upper, curve)
+
+
+def _unusable(model: DeviceModel, power_w: float | None, measured_s: float, quality: Quality, reason: str) -> Resource:
+    held = Bound(power_w or 0.0, reason)
+    return Resource(model, power_w, measured_s, quality, False, held, held, model.curve)
+
+
+def _protected(
+    model: DeviceModel, device: DeviceImage, now_s: float, memory: ResourceMemory
+) -> tuple[Bound, Bound, Curve]:
+    if model.kind is DeviceKind.BATTERY:
+        return (*_battery_bounds(model, device, now_s), model.curve)
+    if model.kind is DeviceKind.CHARGER:
+        return _charger_bounds(model, device, now_s, memory)
+    return Bound(model.min_w, "site file"), Bound(model.max_w, "site file"), model.curve
+
+
+def _battery_bounds(model: DeviceModel, device: DeviceImage, now_s: float) -> tuple[Bound, Bound]:
+    """The site file's limits, what the battery says it can do, and the state of charge; unknown charge means 0 W."""
+    lower, upper = Bound(model.min_w, "site file"), Bound(model.max_w, "site file")
+    soc = device.number(SOC, now_s, SLOW_POINT_STALE_S)
+    if soc is None or not 0.0 <= soc <= 1.0:
+        return Bound(0.0, "state of charge unknown"), Bound(0.0, "state of charge unknown")
+    most = device.number(MAX_CHARGE_W, now_s, SLOW_POINT_STALE_S)
+    least = device.number(MAX_DISCHARGE_W, now_s, SLOW_POINT_STALE_S)
+    if most is not None and most < upper.value_w:
+        upper = Bound(max(most, 0.0), "battery's charge limit")
+    if least is not None and -least > lower.value_w:
+        lower = Bound(min(-least, 0.0), "battery's discharge limit")
+    if soc >= model.soc_max:
+        upper = Bound(0.0, "full")
+    if soc <= model.soc_min:
+        lower = Bound(0.0, "empty")
+    return lower, upper
+
+
+def _charger_bounds(
+    model: DeviceModel, device: DeviceImage, now_s: float, memory: ResourceMemory
+) -> tuple[Bound, Bound, Curve]:
+    """An idle socket is held at 0; a car gets up to the rating, and what its departure needs is worth most."""
+    nothing = Bound(0.0, "no car")
+    state = device.sample(CHARGING_STATE)
+    known = state.quality is not Quality.BAD and now_s - state.measured_s <= SLOW_POINT_STALE_S
+    if not known or state.value not in (ChargingState.B, ChargingState.C, ChargingState.D):
+        memory.plugged_in_s.pop(model.name, None)
+        nothing = nothing if known else Bound(0.0, "charging state unknown")
+        return nothing, nothing, model.curve
+    since_s = memory.plugged_in_s.setdefault(model.name, now_s)
+    upper = Bound(model.max_w, "site file")
+    lower = Bound(max(model.min_w, 0.0), "site file")
+    if model.needed_wh is None or model.stay_s is None:
+        return lower, upper, model.curve
+    charged = device.number(SESSION_ENERGY_WH, now_s, SLOW_POINT_STALE_S) or 0.0
+    left_wh = max(model.needed_wh - charged, 0.0)
+    left_s = max(since_s + model.stay_s - now_s, 1.0)
+    return lower, upper, curve_with_need(model.curve, min(left_wh * 3600.0 / left_s, model.max_w))
+
+
+def curve_with_need(curve: Curve, need_w: float) -> Curve:
+    """The curve with its power up to `need_w` raised to `NEED_PRICE_PER_KWH`."""
+    if need_w <= 0.0:
+        return curve
+    points = [(price, max(power, need_w)) for price, power in zip(curve.prices_per_kwh, curve.powers_w, strict=True)]
+    return make_curve([*points, (NEED_PRICE_PER_KWH, need_w), (NEED_PRICE_PER_KWH, 0.0)])
+
+
+def _available(
+    model: DeviceModel,
+    power_w: float,
+    measured_s: float,
+    lower: Bound,
+    upper: Bound,
+    memory: ResourceMemory,
+    dt_s: float,
+) -> tuple[Bound, Bound]:
+    """Bounds narrowed to what the device is estimated to be able to take (charger) or give (inverter)."""
+    known = memory.availability.get(model.name)
+    if known is None:
+        window_s = model.dead_time_s + 2.0 * model.tr90_s + 0.2
+        known = memory.availability[model.name] = Availability(model.rating_w, window_s, model.rating_w)
+    known.observe(measured_s, abs(power_w), dt_s)
+    if model.kind is DeviceKind.INVERTER:
+        if -known.estimate_w > lower.value_w:
+            lower = Bound(-known.estimate_w, "available power")
+    else:
+        most = max(known.estimate_w, model.minimum_w)
+        if most < upper.value_w:
+            upper = Bound(most, "what the car takes")
+    return lower, upper

@@ -1,0 +1,113 @@
+"""The journal: what happened, one JSON object a line, written by a thread of its own so that no disk delays control."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import queue
+import threading
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, Final
+
+from config.vocabulary import Clock, UtcClock
+from gateway.orders.book import utc_text
+
+QUEUE_LENGTH: Final = 20_000
+ROTATE_BYTES: Final = 64 * 2**20
+"""The journal is one file and one predecessor, each of at most this size."""
+
+Done = Callable[[str], None]
+"""Called in the loop when a durable entry is on disk; the text is empty, or says why it is not."""
+
+
+class Journal:
+    """Appends to `directory/gateway.jsonl`; `record` may drop when the disk is too slow, `record_durably` may not.
+
+    A full or failing disk never raises into control: entries are dropped and counted, durable ones answered with the
+    reason, and the next entry tries again.
+    """
+
+    def __init__(self, directory: Path, clock: Clock, utc: UtcClock) -> None:
+        self.path = directory / "gateway.jsonl"
+        self.dropped = 0
+        self.failure = ""
+        self._state_path = directory / "orders.json"
+        self._clock, self._utc = clock, utc
+        self._queue: queue.Queue[tuple[dict[str, Any] | None, dict[str, Any] | None, Done | None]] = queue.Queue()
+        self._loop = asyncio.get_running_loop()
+        self._thread = threading.Thread(target=self._write, name="journal", daemon=True)
+        self._thread.start()
+
+    def record(self, event: str, **fields: Any) -> None:
+        """Queue one entry; it reaches the file within a second, or is dropped and counted."""
+        if self._queue.qsize() >= QUEUE_LENGTH:
+            self.dropped += 1
+            return
+        self._queue.put((self._entry(event, fields), None, None))
+
+    def record_durably(self, event: str, orders: dict[str, Any] | None, done: Done, **fields: Any) -> None:
+        """Queue one entry and the orders that survive a restart; `done` runs in the loop after fsync."""
+        self._queue.put((self._entry(event, fields), orders, done))
+
+    def stored_orders(self) -> dict[str, Any]:
+        """What the last run held; empty where there is nothing readable."""
+        try:
+            stored = json.loads(self._state_path.read_bytes())
+        except (OSError, ValueError):
+            return {}
+        return stored if isinstance(stored, dict) else {}
+
+    async def close(self) -> None:
+        """Write what is queued and end the thread."""
+        self._queue.put((None, None, None))
+        await asyncio.to_thread(self._thread.join, 5.0)
+
+    def _entry(self, event: str, fields: dict[str, Any]) -> dict[str, Any]:
+        return {"event": event, "monotonic_s": round(self._clock(), 6), "utc": utc_text(self._utc()), **fields}
+
+    def _write(self) -> None:
+        """The thread: batches of entries, one write and at most one fsync for each batch."""
+        while True:
+            batch = [self._queue.get()]
+            while len(batch) < 1000:
+                try:
+                    batch.append(self._queue.get_nowait())
+                except queue.Empty:
+                    break
+            ends = any(entry is None for entry, _, _ in batch)
+            waiting = [done for _, _, done in batch if done is not None]
+            orders = next((held for _, held, _ in reversed(batch) if held is not None), None)
+            lines = [json.dumps(entry, allow_nan=False, default=str) for entry, _, _ in batch if entry is not None]
+            self._append("".join(line + "\n" for line in lines), orders, durable=bool(waiting))
+            for done in waiting:
+                if not self._loop.is_closed():
+                    self._loop.call_soon_threadsafe(done, self.failure)
+            if ends:
+                return
+
+    def _append(self, text: str, orders: dict[str, Any] | None, *, durable: bool) -> None:
+        try:
+            if self.path.exists() and self.path.stat().st_size > ROTATE_BYTES:
+                self.path.replace(self.path.with_suffix(".1.jsonl"))
+            with self.path.open("a", encoding="utf-8") as file:
+                file.write(text)
+                file.flush()
+                if durable:
+                    os.fsync(file.fileno())
+            if orders is not None:
+                self._replace_state(json.dumps(orders))
+            self.failure = ""
+        except OSError as error:
+            self.dropped += text.count("\n")
+            self.failure = f"not journalled: {error.strerror or error}"
+
+    def _replace_state(self, text: str) -> None:
+        """Atomic: after a crash the file is the old one or the new one."""
+        new = self._state_path.with_suffix(".new")
+        with new.open("w", encoding="utf-8") as file:
+            file.write(text)
+            file.flush()
+            os.fsync(file.fileno())
+        new.replace(self._state_path)

@@ -1,0 +1,1 @@
+"""Orders: taken or refused, held until they end, remembered over a restart."""

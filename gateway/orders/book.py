@@ -1,0 +1,378 @@
+"""The order book: which orders hold now, which were refused and why, and what each became.
+
+Pure but for its two injected clocks. Orders carry UTC; on receipt their start and end are mapped to monotonic time. An
+order yet to start is mapped anew when the wall clock was corrected. A limit replaces the same source's limit on the
+same quantity; a dispatch replaces the dispatch in force.
+"""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from typing import Any, Final
+
+from config.messages import (
+    AckStatus,
+    AuthorityOrder,
+    DispatchOrder,
+    Down,
+    LimitOrder,
+    OrderMessage,
+    RegulationSignal,
+)
+from config.vocabulary import Absent, Clock, LimitValue, Quantity, UtcClock
+from gateway.control.orders_in_force import (
+    DispatchInForce,
+    LimitInForce,
+    OrdersInForce,
+    OverrideInForce,
+    RegulationInForce,
+)
+
+REMEMBERED_IDS: Final = 10_000
+MOST_HELD_ORDERS: Final = 256
+"""Orders held at once; one more is refused, so that no source can fill the gateway."""
+
+FUTURE_ISSUE_TOLERANCE_S: Final = 60.0
+"""An order issued this far ahead of our clock is refused: one of the two clocks is wrong."""
+
+FARTHEST_START_S: Final = 7 * 86_400.0
+"""Orders that begin later than this are refused."""
+
+
+class Refused(Exception):  # noqa: N818 (a refusal is an answer, not an error)
+    """The order is not taken; the text says why and goes into the acknowledgement."""
+
+
+@dataclass(slots=True)
+class HeldOrder:
+    """An accepted order with its times in monotonic seconds; `ends_s` None: until replaced."""
+
+    source: str
+    kind: Down
+    message: OrderMessage
+    starts_s: float
+    ends_s: float | None
+    received_s: float
+    started: bool = False
+
+    def holds(self, now_s: float) -> bool:
+        """Whether it is in force."""
+        return self.starts_s <= now_s and (self.ends_s is None or now_s < self.ends_s)
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """What became of an order, for its acknowledgement and the journal."""
+
+    source: str
+    order_id: str
+    kind: Down
+    status: AckStatus
+    reason: str = ""
+
+
+@dataclass(slots=True)
+class ParentState:
+    """What is known of one parent's life."""
+
+    timeout_s: float
+    dispatches: bool
+    heard_s: float | None = None
+    sequence: int = -1
+
+
+@dataclass(slots=True)
+class OrderBook:
+    """All orders of one site. `rating_w` bounds what a dispatch may ask for."""
+
+    rating_w: float
+    parents: dict[str, ParentState]
+    clock: Clock
+    utc: UtcClock
+    dispatcher: str | None = None
+    epoch: int = 0
+    refused: int = 0
+    _held: list[HeldOrder] = field(default_factory=list)
+    _overrides: dict[str, tuple[OverrideInForce, float | None]] = field(default_factory=dict)
+    _regulation: RegulationInForce | None = None
+    _regulation_epoch: int = -1
+    _seen: OrderedDict[str, None] = field(default_factory=OrderedDict)
+
+    def __post_init__(self) -> None:
+        if self.dispatcher is None:
+            self.dispatcher = next((name for name, parent in self.parents.items() if parent.dispatches), None)
+
+    # Taking orders
+
+    def heartbeat(self, source: str, sequence: int) -> None:
+        """A life sign. A repeated sequence is none: a frozen sender or a replay must not keep the site open.
+
+        A lower sequence is a restarted parent.
+        """
+        parent = self.parents.get(source)
+        if parent is None:
+            raise Refused(f"{source} is not a parent of this site")
+        if sequence == parent.sequence:
+            raise Refused(f"heartbeat {sequence} repeated")
+        parent.heard_s, parent.sequence = self.clock(), sequence
+
+    def take_limit(self, source: str, order: LimitOrder) -> list[Outcome]:
+        """Accept a limit; raises Refused."""
+        held = self._admit(source, Down.LIMITS, order)
+        replaced = [
+            other
+            for other in self._held
+            if isinstance(other.message, LimitOrder)
+            and other.source == source
+            and other.message.quantity is order.quantity
+            and (other.starts_s >= held.starts_s or held.starts_s <= held.received_s)
+        ]
+        return self._put(held, replaced)
+
+    def take_dispatch(self, source: str, order: DispatchOrder) -> list[Outcome]:
+        """Accept a dispatch from the one parent that has authority, in its epoch; raises Refused."""
+        self._check_authority(source, order.epoch)
+        if abs(order.net_power_w) > self.rating_w:
+            raise Refused(f"net_power_w {order.net_power_w:g} is beyond the connection's {self.rating_w:g} W")
+        held = self._admit(source, Down.DISPATCH, order)
+        replaced = [
+            other
+            for other in self._held
+            if isinstance(other.message, DispatchOrder)
+            and (other.starts_s >= held.starts_s or held.starts_s <= held.received_s)
+        ]
+        return self._put(held, replaced)
+
+    def take_authority(self, source: str, order: AuthorityOrder) -> list[Outcome]:
+        """Hand dispatch to a parent in a new epoch; only the present dispatcher may. Raises Refused."""
+        if source != self.dispatcher:
+            raise Refused(f"{source} has no authority to hand over; {self.dispatcher or 'nobody'} has")
+        if order.parent not in self.parents:
+            raise Refused(f"{order.parent} is not a parent of this site")
+        if order.epoch <= self.epoch and not (order.epoch == self.epoch and order.parent == self.dispatcher):
+            raise Refused(f"epoch {order.epoch} is not above {self.epoch}")
+        held = self._admit(source, Down.AUTHORITY, order)
+        outcomes = [Outcome(source, order.id, Down.AUTHORITY, AckStatus.ACCEPTED)]
+        if order.parent != self.dispatcher:
+            outcomes += self._drop([other for other in self._held if other.kind is Down.DISPATCH], "authority moved")
+            self._regulation = None
+        self.dispatcher, self.epoch = order.parent, order.epoch
+        self._remember(held.message.id)
+        return outcomes
+
+    def take_regulation(self, source: str, signal: RegulationSignal) -> None:
+        """The newest signal wins; an older or repeated sequence, another's or a wrong epoch raises Refused."""
+        self._check_authority(source, signal.epoch)
+        newest = self._regulation
+        if newest is not None and self._regulation_epoch == signal.epoch and signal.sequence <= newest.sequence:
+            raise Refused(f"sequence {signal.sequence} is not newer than {newest.sequence}")
+        age_s = self.utc() - signal.issued_at.timestamp()
+        if not -FUTURE_ISSUE_TOLERANCE_S <= age_s <= signal.lost_after_s:
+            raise Refused(f"issued {age_s:.1f} s ago by our clock")
+        self._regulation = RegulationInForce(source, signal.sequence, signal.signal, self.clock(), signal.lost_after_s)
+        self._regulation_epoch = signal.epoch
+
+    def override(self, order_id: str, device: str, power_w: float | None, duration_s: float | None) -> None:
+        """The operator holds a device at a power, or with None releases it."""
+        if power_w is None:
+            self._overrides.pop(device, None)
+            return
+        ends_s = None if duration_s is None else self.clock() + duration_s
+        self._overrides[device] = (OverrideInForce("operator", order_id, device, power_w), ends_s)
+
+    def _check_authority(self, source: str, epoch: int) -> None:
+        if source != self.dispatcher:
+            raise Refused(f"{source} has no dispatch authority; {self.dispatcher or 'nobody'} has")
+        if epoch != self.epoch:
+            raise Refused(f"epoch {epoch} is not the present epoch {self.epoch}")
+
+    def _admit(self, source: str, kind: Down, order: OrderMessage) -> HeldOrder:
+        if source not in self.parents and source != "operator":
+            raise Refused(f"{source} is not a parent of this site")
+        if order.id in self._seen:
+            raise Refused("duplicate: this id was taken before")
+        if len(self._held) >= MOST_HELD_ORDERS:
+            raise Refused(f"{MOST_HELD_ORDERS} orders are held already")
+        now_utc, now_s = self.utc(), self.clock()
+        issued = order.issued_at.timestamp()
+        if issued - now_utc > FUTURE_ISSUE_TOLERANCE_S:
+            raise Refused(f"issued {issued - now_utc:.0f} s in the future")
+        if order.begins_at.timestamp() - now_utc > FARTHEST_START_S:
+            raise Refused(f"starts more than {FARTHEST_START_S / 86_400:.0f} days ahead")
+        if order.ends_at is not None and order.ends_at.timestamp() <= now_utc:
+            raise Refused("expired: its end has passed")
+        return self._map(HeldOrder(source, kind, order, 0.0, None, now_s), now_s, now_utc)
+
+    @staticmethod
+    def _map(held: HeldOrder, now_s: float, now_utc: float) -> HeldOrder:
+        """Place the order's UTC times on the monotonic clock."""
+        order = held.message
+        held.starts_s = now_s + max(order.begins_at.timestamp() - now_utc, 0.0)
+        held.ends_s = None if order.ends_at is None else now_s + order.ends_at.timestamp() - now_utc
+        return held
+
+    def _put(self, held: HeldOrder, replaced: list[HeldOrder]) -> list[Outcome]:
+        outcomes = [Outcome(held.source, held.message.id, held.kind, AckStatus.ACCEPTED)]
+        outcomes += self._drop(replaced, f"replaced by {held.message.id}")
+        self._held.append(held)
+        self._remember(held.message.id)
+        return outcomes
+
+    def _drop(self, orders: Iterable[HeldOrder], reason: str) -> list[Outcome]:
+        outcomes = []
+        for order in orders:
+            self._held.remove(order)
+            outcomes.append(Outcome(order.source, order.message.id, order.kind, AckStatus.SUPERSEDED, reason))
+        return outcomes
+
+    def _remember(self, order_id: str) -> None:
+        self._seen[order_id] = None
+        while len(self._seen) > REMEMBERED_IDS:
+            self._seen.popitem(last=False)
+
+    # What holds
+
+    def advance(self) -> list[Outcome]:
+        """Let orders end; what they became. A limit whose end asks for the fallback stays as unknown."""
+        now_s = self.clock()
+        outcomes = []
+        for order in list(self._held):
+            if order.holds(now_s) and not order.started:
+                order.started = True
+                outcomes += self._displaced_by(order)
+            if order.ends_s is not None and now_s >= order.ends_s:
+                outcomes.append(Outcome(order.source, order.message.id, order.kind, AckStatus.COMPLETED))
+                if isinstance(order.message, LimitOrder) and order.message.on_end == "fallback":
+                    order.ends_s = None
+                    order.message = order.message.model_copy(update={"value": "unknown", "duration_s": None})
+                else:
+                    self._held.remove(order)
+        for device, (_, ends_s) in list(self._overrides.items()):
+            if ends_s is not None and now_s >= ends_s:
+                del self._overrides[device]
+        return outcomes
+
+    def _displaced_by(self, order: HeldOrder) -> list[Outcome]:
+        """Orders of the same slot that an order with a later start displaces when it begins."""
+        if order.starts_s <= order.received_s:
+            return []
+        others = [
+            other
+            for other in self._held
+            if other is not order and other.starts_s < order.starts_s and _slot(other) == _slot(order)
+        ]
+        return self._drop(others, f"replaced by {order.message.id}")
+
+    def in_force(self) -> OrdersInForce:
+        """What directs this cycle."""
+        now_s = self.clock()
+        limits, dispatch = [], None
+        for held in self._held:
+            message = held.message
+            if held.starts_s > now_s:
+                continue
+            if isinstance(message, LimitOrder):
+                limits.append(LimitInForce(held.source, message.id, message.quantity, _limit_value(message.value)))
+            elif isinstance(message, DispatchOrder) and held.holds(now_s):
+                dispatch = DispatchInForce(
+                    held.source,
+                    message.id,
+                    message.net_power_w,
+                    held.starts_s,
+                    message.ramp_w_per_s,
+                    message.regulation_up_w,
+                    message.regulation_down_w,
+                    message.lambda_per_kwh,
+                )
+        return OrdersInForce(
+            tuple(limits),
+            dispatch,
+            self._regulation if dispatch is not None else None,
+            tuple(override for override, _ in self._overrides.values()),
+            self._fallback_reason(now_s),
+        )
+
+    def _fallback_reason(self, now_s: float) -> str:
+        for name, parent in self.parents.items():
+            if parent.heard_s is None:
+                return f"{name} not heard yet"
+            if now_s - parent.heard_s > parent.timeout_s:
+                return f"{name} silent"
+        return ""
+
+    def next_change_s(self) -> float | None:
+        """When the next order starts or ends, monotonic; the cycle need not wait for its tick."""
+        now_s = self.clock()
+        times = [time for held in self._held for time in (held.starts_s, held.ends_s) if time is not None]
+        return min((time for time in times if time > now_s), default=None)
+
+    @property
+    def regulation_sequence(self) -> int | None:
+        """The newest regulation sequence taken, for the echo in telemetry."""
+        return None if self._regulation is None else self._regulation.sequence
+
+    def held(self) -> tuple[HeldOrder, ...]:
+        """All orders held, in force or yet to start."""
+        return tuple(self._held)
+
+    # Clock and restart
+
+    def wall_clock_corrected(self) -> None:
+        """Map the orders that have not started anew; those in force keep their monotonic times."""
+        now_s, now_utc = self.clock(), self.utc()
+        for held in self._held:
+            if held.starts_s > now_s:
+                self._map(held, now_s, now_utc)
+
+    def dump(self) -> dict[str, Any]:
+        """What survives a restart, in UTC."""
+        return {
+            "version": 1,
+            "dispatcher": self.dispatcher,
+            "epoch": self.epoch,
+            "seen": list(self._seen)[-1000:],
+            "orders": [
+                {"source": held.source, "kind": held.kind.value, "message": held.message.model_dump(mode="json")}
+                for held in self._held
+            ],
+        }
+
+    def restore(self, dumped: dict[str, Any]) -> list[str]:
+        """Take up what an earlier run held; returns what could not be taken up, as texts.
+
+        Expired orders are left behind. Raises nothing on content that no longer validates.
+        """
+        problems = []
+        if dumped.get("dispatcher") in self.parents:
+            self.dispatcher, self.epoch = dumped["dispatcher"], int(dumped.get("epoch", 0))
+        takers: dict[str, Callable[[str, Any], object]] = {
+            "limits": lambda source, raw: self.take_limit(source, LimitOrder.model_validate(raw)),
+            "dispatch": lambda source, raw: self.take_dispatch(source, DispatchOrder.model_validate(raw)),
+        }
+        for item in dumped.get("orders", ()):
+            try:
+                takers[item["kind"]](item["source"], item["message"])
+            except (Refused, ValueError, KeyError, TypeError) as error:
+                problems.append(str(error).splitlines()[0] if str(error) else repr(error))
+        for order_id in dumped.get("seen", ()):
+            self._remember(str(order_id))
+        return problems
+
+
+def _limit_value(value: float | str) -> LimitValue:
+    return Absent(value) if isinstance(value, str) else value
+
+
+def _slot(held: HeldOrder) -> tuple[str, Down, Quantity | None]:
+    """What an order occupies: one per source and quantity for limits, one in all for dispatch."""
+    if isinstance(held.message, LimitOrder):
+        return held.source, held.kind, held.message.quantity
+    return "", held.kind, None
+
+
+def utc_text(seconds: float) -> str:
+    """ISO 8601 with milliseconds and offset."""
+    return datetime.fromtimestamp(seconds, UTC).isoformat(timespec="milliseconds")

@@ -1,0 +1,1 @@
+"""The parent interface: orders in, offer, telemetry and acknowledgements out. It never sees a device."""

@@ -1,0 +1,170 @@
+"""One parent over MQTT: a connection that comes back by itself, orders in, messages out within stated bounds."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import random
+import ssl
+from collections import deque
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from itertools import count
+from typing import Final
+
+import aiomqtt
+import structlog
+
+from config.messages import Acknowledgement, Heartbeat, Offer, Telemetry, Up, down_topic, up_topic
+from config.site import MqttBroker
+from config.strict import Strict
+from config.vocabulary import UtcClock
+from drivers.backoff import Backoff
+from gateway.parent.aggregate import utc_datetime
+
+ACKNOWLEDGEMENTS_KEPT: Final = 1000
+INCOMING_KEPT: Final = 1000
+PUBLISH_TIMEOUT_S: Final = 2.0
+CONNECT_TIMEOUT_S: Final = 5.0
+
+Handle = Callable[[str, bytes, bool], None]
+"""Takes message kind, payload and whether it was retained; returns at once."""
+
+
+@dataclass(slots=True)
+class MqttParent:
+    """Talks to one parent. `layer` and `source` make the topics; `handle` gets each payload as it came.
+
+    While the broker is away acknowledgements and telemetry wait, at most `ACKNOWLEDGEMENTS_KEPT` and
+    `telemetry_backlog`, the oldest dropped and counted; offers and heartbeats do not wait.
+    """
+
+    layer: str
+    source: str
+    broker: MqttBroker
+    handle: Handle
+    utc: UtcClock
+    heartbeat_interval_s: float
+    telemetry_backlog: int
+    connected: bool = False
+    reconnects: int = 0
+    dropped: int = 0
+    reason: str = ""
+    _acknowledgements: deque[Acknowledgement] = field(default_factory=deque)
+    _telemetry: deque[Telemetry] = field(default_factory=deque)
+    _offer: Offer | None = None
+    _pending: asyncio.Event = field(default_factory=asyncio.Event)
+    _sequence: count[int] = field(default_factory=count)
+
+    def acknowledge(self, acknowledgement: Acknowledgement) -> None:
+        """Queue an acknowledgement; it goes out before anything else."""
+        if len(self._acknowledgements) >= ACKNOWLEDGEMENTS_KEPT:
+            self._acknowledgements.popleft()
+            self.dropped += 1
+        self._acknowledgements.append(acknowledgement)
+        self._pending.set()
+
+    def tell(self, telemetry: Telemetry) -> None:
+        """Queue telemetry."""
+        if len(self._telemetry) >= max(self.telemetry_backlog, 1):
+            self._telemetry.popleft()
+            self.dropped += 1
+        self._telemetry.append(telemetry)
+        self._pending.set()
+
+    def offer(self, offer: Offer) -> None:
+        """Publish the newest offer."""
+        self._offer = offer
+        self._pending.set()
+
+    async def run(self) -> None:
+        """Connect, serve and reconnect until cancelled."""
+        log = structlog.get_logger().bind(parent=self.source)
+        backoff = Backoff(random.Random(), first_s=0.1, cap_s=1.0)
+        while True:
+            try:
+                await self._serve(backoff)
+            except* (aiomqtt.MqttError, OSError, TimeoutError, ValueError) as group:
+                cause = group.exceptions[0]
+                while isinstance(cause, BaseExceptionGroup):
+                    cause = cause.exceptions[0]
+                reason = str(cause) or type(cause).__name__
+            else:
+                reason = "connection closed"
+            if self.connected or reason != self.reason:
+                log.warning("parent lost", reason=reason)
+            self.connected, self.reason = False, reason
+            await asyncio.sleep(backoff.pause_s())
+
+    async def _serve(self, backoff: Backoff) -> None:
+        async with (
+            aiomqtt.Client(
+                self.broker.host,
+                self.broker.port,
+                username=self.broker.username,
+                password=_password(self.broker),
+                tls_context=_tls_context(self.broker),
+                identifier=f"lamina-{self.layer}-{os.getpid()}",
+                keepalive=10,
+                timeout=CONNECT_TIMEOUT_S,
+                max_queued_incoming_messages=INCOMING_KEPT,
+            ) as client,
+            asyncio.TaskGroup() as group,
+        ):
+            await client.subscribe(down_topic(self.layer, self.source, "+"), qos=1)
+            self.reconnects += bool(self.reason)
+            self.connected, self.reason = True, ""
+            structlog.get_logger().info("parent connected", parent=self.source)
+            backoff.reset()
+            self._pending.set()
+            group.create_task(self._receive(client), name=f"{self.source} receive")
+            group.create_task(self._publish(client), name=f"{self.source} publish")
+            group.create_task(self._beat(client), name=f"{self.source} heartbeat")
+
+    async def _receive(self, client: aiomqtt.Client) -> None:
+        async for message in client.messages:
+            payload = message.payload
+            if isinstance(payload, str):
+                payload = payload.encode()
+            data = bytes(payload) if isinstance(payload, bytes | bytearray) else b""
+            self.handle(str(message.topic).rpartition("/")[2], data, bool(message.retain))
+        raise aiomqtt.MqttError("the broker closed the connection")
+
+    async def _publish(self, client: aiomqtt.Client) -> None:
+        while True:
+            await self._pending.wait()
+            self._pending.clear()
+            while self._acknowledgements:
+                await self._send(client, Up.ACKNOWLEDGEMENT, self._acknowledgements[0], qos=1)
+                self._acknowledgements.popleft()
+            if self._offer is not None:
+                offer, self._offer = self._offer, None
+                await self._send(client, Up.OFFER, offer, qos=1)
+            while self._telemetry and not self._acknowledgements:
+                await self._send(client, Up.TELEMETRY, self._telemetry[0], qos=0)
+                self._telemetry.popleft()
+            if self._acknowledgements:
+                self._pending.set()
+
+    async def _beat(self, client: aiomqtt.Client) -> None:
+        while True:
+            beat = Heartbeat(sequence=next(self._sequence), issued_at=utc_datetime(self.utc()))
+            await self._send(client, Up.HEARTBEAT, beat, qos=0)
+            await asyncio.sleep(self.heartbeat_interval_s)
+
+    async def _send(self, client: aiomqtt.Client, kind: Up, message: Strict, qos: int) -> None:
+        topic = up_topic(self.layer, self.source, kind)
+        await client.publish(topic, message.model_dump_json(), qos=qos, timeout=PUBLISH_TIMEOUT_S)
+
+
+def _password(broker: MqttBroker) -> str | None:
+    return os.environ.get(broker.password_env) if broker.password_env else None
+
+
+def _tls_context(broker: MqttBroker) -> ssl.SSLContext | None:
+    if broker.tls is None:
+        return None
+    context = ssl.create_default_context(cafile=broker.tls.ca_file)
+    if broker.tls.cert_file:
+        context.load_cert_chain(broker.tls.cert_file, broker.tls.key_file)
+    return context

@@ -1,0 +1,374 @@
+"""The control process put together: drivers, image, cycle, orders, parents, journal, local socket."""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+import os
+import random
+import time
+from collections.abc import Callable, Mapping
+from contextlib import AsyncExitStack
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Final
+
+import structlog
+
+from config.messages import Acknowledgement
+from config.profile import Profile
+from config.site import Address, MqttBroker, Site
+from config.vocabulary import Clock, UtcClock
+from drivers.backoff import Backoff
+from drivers.driver import Driver
+from gateway.composition import build_drivers
+from gateway.control.model import build_site_model
+from gateway.cycle import ControlCycle, CycleReport
+from gateway.image import ImageInbox
+from gateway.journal import Journal
+from gateway.local_socket import local_socket
+from gateway.orders.book import OrderBook, ParentState
+from gateway.orders.desk import OrderDesk
+from gateway.parent.aggregate import offer, telemetry
+from gateway.parent.mqtt_parent import MqttParent
+from gateway.snapshot import ProcessUse, snapshot
+from gateway.twin_world import TwinWorld
+from gateway.writer import WritePace, Writer
+
+TELEMETRY_S: Final = 1.0
+OFFER_S: Final = 60.0
+REST_TIMEOUT_S: Final = 2.0
+CLOCK_STEP_S: Final = 0.5
+"""A wall clock that moved by more than this against the monotonic one was corrected."""
+
+HEARTBEATS_PER_TIMEOUT: Final = 3.0
+
+
+@dataclass(frozen=True, slots=True)
+class RunOptions:
+    """How a site is run. `addresses` replace those of the site file, for twins and their ports."""
+
+    site: Site
+    profiles: Mapping[str, Profile]
+    directory: Path
+    addresses: Mapping[str, Address] = field(default_factory=dict)
+    twins: frozenset[str] = frozenset()
+    twin_world: tuple[str, int] | None = None
+    broker: MqttBroker | None = None
+    observe: bool = False
+    allow_real_writes: bool = False
+    trace: bool = False
+
+
+class Runtime:
+    """One running gateway. `run` serves until `stop` is set, then writes the rest states and ends."""
+
+    def __init__(self, options: RunOptions, clock: Clock = time.monotonic, utc: UtcClock = time.time) -> None:
+        self.options, self.clock, self.utc = options, clock, utc
+        site = options.site
+        self.model = build_site_model(site, options.profiles, options.twins, on_bench=bool(options.twins))
+        self.journal = Journal(options.directory, clock, utc)
+        self.inbox = ImageInbox(self._write_result, self._transition)
+        self.drivers: list[Driver] = build_drivers(
+            site, options.profiles, self.inbox, clock, self._addresses(), self._writable()
+        )
+        by_device = {device: driver for driver in self.drivers for device in driver.devices}
+        self.writer = Writer(
+            by_device, self._paces(), clock, site.control.setpoint_life_s, self._written, options.observe
+        )
+        parents = {parent.name: ParentState(parent.heartbeat_timeout_s, parent.dispatch) for parent in site.parents}
+        self.book = OrderBook(site.connection.rating_w, parents, clock, utc)
+        self.desk = OrderDesk(self.book, self.journal, utc, self._acknowledge, self._wake)
+        self.cycle = ControlCycle(
+            self.model,
+            self.drivers,
+            self.inbox,
+            self.writer,
+            clock,
+            site.control.period_ms / 1000.0,
+            self.desk.in_force,
+            self._on_cycle,
+        )
+        self.parents = {parent.name: self._parent(parent.name) for parent in site.parents}
+        self.twin_world = TwinWorld(*options.twin_world) if options.twin_world else None
+        self.report: CycleReport | None = None
+        self.use = ProcessUse(clock)
+        self.started_s = clock()
+        self.restarts = 0
+        self._received: dict[str, float] = {}
+        self._envelope_told: tuple[object, ...] = ()
+        self._unmet_told: tuple[str, ...] = ()
+        self._mode_told = ""
+        self._telemetry_due_s = self._offer_due_s = 0.0
+        self._log = structlog.get_logger()
+
+    # Assembly
+
+    def _addresses(self) -> dict[str, Address]:
+        return {
+            name: self.options.addresses.get(name, device.address) for name, device in self.options.site.devices.items()
+        }
+
+    def _writable(self) -> dict[str, bool]:
+        """Twins may be written; real devices only by leave; neither while observing nor where the site file says no."""
+        options = self.options
+        return {
+            name: not options.observe and not device.read_only and (name in options.twins or options.allow_real_writes)
+            for name, device in options.site.devices.items()
+        }
+
+    def _paces(self) -> dict[str, WritePace]:
+        paces = {}
+        for name, device in self.options.site.devices.items():
+            control = self.options.profiles[name].control
+            if control is None:
+                continue
+            refresh_s = control.refresh_s
+            if device.reversion_s is not None:
+                refresh_s = min(refresh_s, device.reversion_s / 3.0)
+            paces[name] = WritePace(control.deadband_w, control.min_write_interval_s, refresh_s)
+        return paces
+
+    def _parent(self, name: str) -> MqttParent:
+        parent = next(item for item in self.options.site.parents if item.name == name)
+        broker = self.options.broker if self.options.broker is not None else parent.broker
+        if broker is None:
+            raise ValueError(f"parents.{name}.broker is required; only the demo brings its own broker")
+        return MqttParent(
+            self.options.site.site,
+            name,
+            broker,
+            lambda kind, payload, retained: self.desk.handle(name, kind, payload, retained),
+            self.utc,
+            parent.heartbeat_timeout_s / HEARTBEATS_PER_TIMEOUT,
+            parent.telemetry_backlog,
+        )
+
+    # Run
+
+    async def run(self, stop: asyncio.Event, ready: Callable[[], None] = lambda: None) -> None:
+        """Serve until `stop`; then rest states, summary, end. An error of control itself is raised."""
+        self._start_journal()
+        async with AsyncExitStack() as stack:
+            stack.push_async_callback(self.journal.close)
+            await stack.enter_async_context(
+                local_socket(self.options.directory / "control.sock", self._answer, self.snapshot)
+            )
+            async with asyncio.TaskGroup() as group:
+                links = [
+                    group.create_task(self._supervise(driver.run, driver.name), name=f"link {driver.name}")
+                    for driver in self.drivers
+                ]
+                links += [
+                    group.create_task(self._supervise(parent.run, f"parent {name}"), name=f"parent {name}")
+                    for name, parent in self.parents.items()
+                ]
+                if self.twin_world is not None:
+                    links.append(group.create_task(self._supervise(self.twin_world.run, "twins"), name="twin world"))
+                cycle = group.create_task(self.cycle.run(), name="control cycle")
+                clock = group.create_task(self._watch_clock(), name="wall clock")
+                gc.collect()
+                gc.freeze()
+                ready()
+                await stop.wait()
+                cycle.cancel()
+                clock.cancel()
+                await asyncio.gather(cycle, clock, return_exceptions=True)
+                await self._rest()
+                for link in links:
+                    link.cancel()
+            self._end_journal()
+
+    async def _supervise(self, run: Callable[[], Any], name: str) -> None:
+        """A link that crashes is lost and starts again; control and the other links go on."""
+        backoff = Backoff(random.Random(name), 0.2, 10.0)
+        while True:
+            try:
+                await run()
+            except Exception as error:  # noqa: BLE001 (the one place where a link's defect must not reach control)
+                self.restarts += 1
+                self._log.error("link crashed, starting it again", link=name, error=repr(error), exc_info=error)
+                self.journal.record("crash", link=name, error=repr(error))
+            await asyncio.sleep(backoff.pause_s())
+
+    async def _watch_clock(self) -> None:
+        """Notice corrections of the wall clock, so that orders yet to start are mapped anew."""
+        offset_s = self.utc() - self.clock()
+        while True:
+            await asyncio.sleep(1.0)
+            moved_s = self.utc() - self.clock() - offset_s
+            if abs(moved_s) > CLOCK_STEP_S:
+                offset_s += moved_s
+                self.book.wall_clock_corrected()
+                self._log.warning("wall clock corrected", by_s=round(moved_s, 3))
+                self.journal.record("clock", moved_s=moved_s)
+
+    async def _rest(self) -> None:
+        """The orderly stop: each device to its rest state, all links at once, within a bound."""
+        if self.options.observe:
+            return
+        results = await asyncio.gather(
+            *(driver.rest(REST_TIMEOUT_S) for driver in self.drivers), return_exceptions=True
+        )
+        for driver, result in zip(self.drivers, results, strict=True):
+            if isinstance(result, Exception):
+                self._log.error("rest state not written", link=driver.name, error=repr(result))
+
+    # What comes from below, above and inside
+
+    def _write_result(self, result: Any) -> None:
+        before = self.writer.first_acknowledged_s
+        self.writer.result(result)
+        if before is None and self.writer.first_acknowledged_s is not None:
+            self.journal.record("ready", first_setpoint_s=round(self.first_setpoint_s or 0.0, 3))
+
+    @property
+    def first_setpoint_s(self) -> float | None:
+        """Seconds from the start of the process to the first acknowledged setpoint."""
+        first_s = self.writer.first_acknowledged_s
+        return None if first_s is None else first_s - self.use.process_started_s
+
+    def _transition(self, kind: str, name: str, state: str, reason: str) -> None:
+        if kind == "device" and state == "present":
+            self.writer.device_returned(name)
+        fields = {"state": state} if kind == "link" else {"present": state == "present"}
+        self.journal.record(kind, name=name, reason=reason, **fields)
+
+    def _wake(self, order_id: str) -> None:
+        self._received[order_id] = self.clock()
+        self.cycle.wake(order_id)
+
+    def _written(self, order_ids: tuple[str, ...], at_s: float) -> None:
+        for order_id in order_ids:
+            received_s = self._received.pop(order_id, None)
+            if received_s is not None:
+                self.journal.record("written", id=order_id, received_s=received_s, written_s=at_s)
+
+    def _acknowledge(self, source: str, acknowledgement: Acknowledgement) -> None:
+        parent = self.parents.get(source)
+        if parent is not None:
+            parent.acknowledge(acknowledgement)
+
+    def _on_cycle(self, report: CycleReport) -> None:
+        self.report = report
+        decision = report.decision
+        self.desk.measure(decision)
+        self._tell_envelope(report)
+        if self.options.trace:
+            self.journal.record(
+                "cycle",
+                net_w=decision.net_w,
+                cycle_ms=round(report.duration_ms, 3),
+                start_jitter_ms=None if report.jitter_ms is None else round(report.jitter_ms, 3),
+                binding=decision.binding,
+                setpoints={item.device: round(item.power_w, 1) for item in decision.setpoints},
+                causes={item.device: item.cause for item in decision.setpoints},
+            )
+        self._tell_parents(report)
+        if self.twin_world is not None:
+            self.twin_world.tell(
+                {
+                    resource.model.name: resource.power_w
+                    for resource in decision.resources
+                    if resource.model.name not in self.options.twins and resource.power_w is not None
+                }
+            )
+
+    def _tell_envelope(self, report: CycleReport) -> None:
+        envelope = report.decision.envelope
+        target = envelope.target
+        told = (envelope.lower, envelope.upper, target)
+        if told != self._envelope_told:
+            self._envelope_told = told
+            self.journal.record(
+                "envelope",
+                lower_w=envelope.lower.value_w,
+                lower_source=envelope.lower.source,
+                upper_w=envelope.upper.value_w,
+                upper_source=envelope.upper.source,
+                target_w=None if target is None else target.value_w,
+                target_source=None if target is None else target.source,
+            )
+        reason = report.orders.fallback_reason
+        mode = "fallback" if reason else "normal"
+        if mode != self._mode_told:
+            self._mode_told = mode
+            self._log.info("mode", mode=mode, reason=reason)
+            self.journal.record("mode", state=mode, reason=reason)
+        unmet = tuple(text.split(":")[0] for text in report.decision.unmet)
+        if unmet != self._unmet_told:
+            self._unmet_told = unmet
+            self.journal.record("unmet", reasons=report.decision.unmet)
+
+    def _tell_parents(self, report: CycleReport) -> None:
+        """Telemetry each second, and with each cycle while a parent regulates; an offer each minute."""
+        now_s = self.clock()
+        image = self.cycle.image
+        if not self.parents or image is None:
+            return
+        regulated = report.orders.regulation is not None
+        if regulated or now_s >= self._telemetry_due_s:
+            self._telemetry_due_s = now_s + TELEMETRY_S
+            message = telemetry(self.model, image, report.decision, self.utc(), self.book.regulation_sequence)
+            for parent in self.parents.values():
+                parent.tell(message)
+        if now_s >= self._offer_due_s:
+            made = offer(self.model, image, report.decision, self.utc())
+            self._offer_due_s = now_s + (OFFER_S if made is not None else TELEMETRY_S)
+            if made is not None:
+                for parent in self.parents.values():
+                    parent.offer(made)
+
+    # Local commands and the journal's frame
+
+    def snapshot(self) -> dict[str, Any]:
+        """The state for the live view."""
+        return snapshot(self)
+
+    def _answer(self, request: dict[str, Any]) -> dict[str, Any]:
+        if request.get("command") == "snapshot":
+            return self.snapshot()
+        raise ValueError(f"unknown command {request.get('command')!r}; there are: snapshot, watch")
+
+    def _start_journal(self) -> None:
+        site = self.options.site
+        self.journal.record(
+            "start",
+            pid=os.getpid(),
+            site=site.site,
+            period_ms=site.control.period_ms,
+            rating_w=site.connection.rating_w,
+            devices={
+                name: {"kind": self.options.profiles[name].kind, "rating_w": device.rating_w}
+                for name, device in site.devices.items()
+            },
+        )
+        for problem in self.book.restore(self.journal.stored_orders()):
+            self._log.warning("a stored order is left behind", reason=problem)
+
+    def _end_journal(self) -> None:
+        self.journal.record("summary", **self.figures())
+
+    def figures(self) -> dict[str, Any]:
+        """Totals since start, as the report wants them."""
+        return {
+            "cycles": self.cycle.count,
+            "missed_cycles": self.cycle.missed,
+            "cycle_ms": self.cycle.cycle_ms.summary(),
+            "jitter_ms": self.cycle.jitter_ms.summary(),
+            "links": {
+                driver.name: {
+                    "good": driver.stats.good,
+                    "lost": driver.stats.lost,
+                    "reconnects": driver.stats.reconnects,
+                }
+                for driver in self.drivers
+            },
+            "refused_orders": self.book.refused,
+            "journal_dropped": self.journal.dropped,
+            "process": {
+                "rss_mb": self.use.rss_mb(),
+                "cpu_pct": self.use.cpu_pct(),
+                "first_setpoint_s": None if self.first_setpoint_s is None else round(self.first_setpoint_s, 3),
+            },
+        }

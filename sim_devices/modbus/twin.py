@@ -1,0 +1,99 @@
+"""Modbus twins by profile name: a device model behind the registers of its kind, on a server."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Final, TypeAlias, TypeVar
+from zlib import crc32
+
+from config.vocabulary import Clock
+from sim_devices.modbus.keba import KebaP30Unit
+from sim_devices.modbus.pdu import Unit
+from sim_devices.modbus.server import ModbusServer
+from sim_devices.modbus.sunspec import BatteryTwin, InverterTwin, MeterTwin
+from sim_devices.models import BatteryModel, ChargerModel, InverterModel, MeterModel
+
+Model = TypeVar("Model")
+ModbusModel: TypeAlias = BatteryModel | ChargerModel | InverterModel | MeterModel
+
+
+def _meter(model: ModbusModel, clock: Clock, serial: str) -> Unit:
+    return MeterTwin(_of(MeterModel, model), serial)
+
+
+def _inverter(model: ModbusModel, clock: Clock, serial: str) -> Unit:
+    return InverterTwin(_of(InverterModel, model), clock, serial)
+
+
+def _battery(model: ModbusModel, clock: Clock, serial: str) -> Unit:
+    return BatteryTwin(_of(BatteryModel, model), clock, serial)
+
+
+def _keba_p30(model: ModbusModel, clock: Clock, serial: str) -> Unit:
+    return KebaP30Unit(_of(ChargerModel, model), clock, crc32(serial.encode()) % 100_000_000)
+
+
+def _of(kind: type[Model], model: object) -> Model:
+    if not isinstance(model, kind):
+        raise TypeError(f"the profile needs a {kind.__name__}, not a {type(model).__name__}")
+    return model
+
+
+PROFILES: Final[Mapping[str, Callable[[ModbusModel, Clock, str], Unit]]] = {
+    "sunspec_meter": _meter,
+    "sunspec_inverter": _inverter,
+    "sunspec_battery": _battery,
+    "keba_p30": _keba_p30,
+}
+
+
+def make_unit(profile: str, model: ModbusModel, *, clock: Clock, site: str = "") -> Unit:
+    """The unit that shows `model` as `profile` does; its serial number is `site` and the model's name.
+
+    Raises ValueError for a profile that has no Modbus twin, TypeError for a model of another kind.
+    """
+    make = PROFILES.get(profile)
+    if make is None:
+        raise ValueError(f"no Modbus twin for profile {profile!r}; there are {', '.join(sorted(PROFILES))}")
+    return make(model, clock, f"{site}/{model.name}" if site else model.name)
+
+
+class ModbusTwin:
+    """A server with its twins; `unit` is the first one's id."""
+
+    def __init__(self, server: ModbusServer, host: str, port: int, unit: int, clock: Clock, site: str) -> None:
+        self.server = server
+        self.host = host
+        self.port = port
+        self.unit = unit
+        self._clock = clock
+        self._site = site
+
+    def add_unit(self, profile: str, model: ModbusModel, *, unit: int) -> None:
+        """Serve another twin on the same address. Raises as `make_unit` does, and ValueError for a unit id in use."""
+        self.server.add_unit(unit, make_unit(profile, model, clock=self._clock, site=self._site))
+
+    async def close(self) -> None:
+        """Stop listening and drop every connection."""
+        await self.server.close()
+
+
+async def start_modbus_twin(
+    profile: str,
+    model: ModbusModel,
+    *,
+    host: str = "127.0.0.1",
+    port: int = 0,
+    unit: int,
+    clock: Clock,
+    site: str = "",
+) -> ModbusTwin:
+    """Serve `model` as `profile` does on a Modbus TCP server of its own; port 0 takes a free one.
+
+    `clock` is the one whose time the model's `step` is given. Raises OSError when the address can't be had, and as
+    `make_unit` does.
+    """
+    server = ModbusServer()
+    server.add_unit(unit, make_unit(profile, model, clock=clock, site=site))
+    actual_port = await server.listen(host, port)
+    return ModbusTwin(server, host, actual_port, unit, clock, site)
