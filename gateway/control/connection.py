@@ -17,7 +17,7 @@ INTEGRAL_LIMIT_PU: Final = 0.1
 """The integral corrects at most this part of the devices' summed ratings."""
 
 MOVED_PU: Final = 0.01
-"""A change of the intended sum by more than this part of the rating is a step, and the integral waits for its end."""
+"""A share that changes by more than this part of the rating is a step, and the integral waits for its end."""
 
 IMPLAUSIBLE_METER_PU: Final = 10.0
 """A reading beyond this multiple of the rating is not a measurement."""
@@ -102,7 +102,8 @@ class ConnectionState:
         self, model: SiteModel, total_w: float, shares_w: dict[str, float], *, bound: bool, now_s: float
     ) -> None:
         """Remember what this cycle asks for: the sum before correction, and where each device is heading."""
-        if abs(total_w - self.intended_w) > MOVED_PU * model.rating_w or bound != self.bound:
+        moves_w = [abs(power - self.heading_w.get(name, power)) for name, power in shares_w.items()]
+        if max(moves_w, default=0.0) > MOVED_PU * model.rating_w or bound != self.bound:
             self.moved_s = now_s
         self.intended_w = total_w
         self.bound = bound

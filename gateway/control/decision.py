@@ -19,9 +19,6 @@ from gateway.image import Image
 METER_PATIENCE_S: Final = 5.0
 """Before the first meter reading nothing is written for this long: a bumpless start comes before a blind one."""
 
-CEILING_HEADROOM_PU: Final = 0.02
-"""A held ceiling stays this far above what an inverter gives, so that more sun shows itself without a jump."""
-
 
 class DeviceSetpoint(NamedTuple):
     """The power asked of one device and why."""
@@ -237,16 +234,12 @@ def _setpoints(
 
 
 def _released(resource: Resource, share_w: float, side: str) -> float:
-    """The ceiling for a ceiling device: open unless something presses its way, else its share and a little headroom."""
+    """The ceiling for a ceiling device: open unless something presses its way, else its share."""
     model = resource.model
     if not model.ceiling:
         return share_w
     if model.kind is DeviceKind.INVERTER:
-        if side in ("", "upper"):
-            return model.min_w
-        if share_w > resource.lower.value_w + 1.0:
-            return share_w
-        return max(share_w - CEILING_HEADROOM_PU * model.rating_w, model.min_w)
+        return model.min_w if side in ("", "upper") else share_w
     if (
         side in ("", "lower")
         and resource.upper.value_w > 0.0

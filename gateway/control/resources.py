@@ -28,6 +28,9 @@ SLOW_POINT_STALE_S: Final = 30.0
 NEED_PRICE_PER_KWH: Final = 10.0
 """What a car's power is worth up to what its departure needs: above every battery, below no limit."""
 
+HEADROOM_PU: Final = 0.01
+"""The estimate stays this part of the rating above what the device shows, so that its ceiling hides nothing."""
+
 HIDDEN_SUPPLY_GROWTH_PU_PER_S: Final = 0.2
 """How fast the estimate of what a held-back device could take or give grows, of its rating."""
 
@@ -80,8 +83,8 @@ class Availability:
             lowest = min(lowest, ceiling_w)
             if at_s < since_s:
                 break
-        if magnitude_w < lowest - 0.01 * self.rating_w:
-            self.estimate_w = magnitude_w
+        if magnitude_w < lowest - HEADROOM_PU / 2.0 * self.rating_w:
+            self.estimate_w = min(magnitude_w + HEADROOM_PU * self.rating_w, self.rating_w)
         else:
             growth = HIDDEN_SUPPLY_GROWTH_PU_PER_S * self.rating_w * dt_s
             self.estimate_w = min(self.rating_w, max(self.estimate_w + growth, magnitude_w))

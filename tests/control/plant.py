@@ -1,0 +1,138 @@
+"""A small plant for control tests: first-order devices behind a meter, sampled as drivers would."""
+
+from __future__ import annotations
+
+from collections import deque
+from dataclasses import dataclass, field
+from math import exp
+from types import MappingProxyType
+
+from config.vocabulary import CHARGING_STATE, POWER_W, SOC, DeviceKind, Quality, Sample
+from gateway.control.clearing import make_curve
+from gateway.control.decision import ControlState, Decision, decide, initial_state
+from gateway.control.model import DEFAULT_CURVES_PU, DeviceModel, SiteModel
+from gateway.control.orders_in_force import OrdersInForce
+from gateway.image import DeviceImage, Image
+
+LN_10 = 2.302585092994046
+
+
+def device(name: str, kind: DeviceKind, rating_w: float, **changes: object) -> DeviceModel:
+    least = 0.0 if kind is DeviceKind.CHARGER else -rating_w
+    most = 0.0 if kind is DeviceKind.INVERTER else rating_w
+    curve = make_curve([(price, power * rating_w) for price, power in DEFAULT_CURVES_PU[kind]])
+    options: dict[str, object] = {"tr90_s": 0.2, "ceiling": kind in (DeviceKind.INVERTER, DeviceKind.CHARGER)}
+    if kind is DeviceKind.CHARGER:
+        options |= {"step_w": 690.0, "minimum_w": 4140.0}
+    return DeviceModel(name, kind, rating_w, least, most, curve, **(options | changes))  # type: ignore[arg-type]
+
+
+def site(*devices: DeviceModel, **changes: object) -> SiteModel:
+    values: dict[str, object] = {
+        "name": "test",
+        "rating_w": 100e3,
+        "meter": "meter",
+        "phases": 3,
+        "nominal_voltage_v": 230.0,
+        "max_import_w": 100e3,
+        "max_export_w": 100e3,
+        "fuse_a": None,
+        "fallback_import_w": 25e3,
+        "fallback_export_w": 5e3,
+        "rest_min_w": 0.0,
+        "rest_max_w": 50e3,
+        "rest_widens_w_per_s": 5e3,
+        "price_per_kwh": 0.25,
+        "stale_after_s": 1.0,
+        "margin_w": 200.0,
+        "integral_per_s": 0.5,
+        "devices": devices,
+    }
+    return SiteModel(**(values | changes))  # type: ignore[arg-type]
+
+
+@dataclass
+class Plant:
+    """Devices answer setpoints with first order response; `meter_lag_s` is the age of the meter's samples."""
+
+    model: SiteModel
+    rest_w: float = 10e3
+    available_w: dict[str, float] = field(default_factory=dict)
+    delivers_pu: float = 1.0
+    meter_lag_s: float = 0.0
+    device_lag_s: float = 0.0
+    period_s: float = 0.1
+    soc: float = 0.5
+    car_state: str = "C"
+    meter_good: bool = True
+    lost: set[str] = field(default_factory=set)
+    now_s: float = 100.0
+    state: ControlState | None = None
+    powers_w: dict[str, float] = field(default_factory=dict)
+    setpoints_w: dict[str, float] = field(default_factory=dict)
+    decision: Decision | None = None
+    past: deque[tuple[float, float, dict[str, float]]] = field(default_factory=lambda: deque(maxlen=20_000))
+
+    @property
+    def net_w(self) -> float:
+        return self.rest_w + sum(self.powers_w.values())
+
+    def advance(self, dt_s: float) -> None:
+        """Let the devices move."""
+        step_s = 0.01
+        for _ in range(round(dt_s / step_s)):
+            self.now_s += step_s
+            for one in self.model.devices:
+                heading = self._heading_w(one)
+                power = self.powers_w.get(one.name, 0.0)
+                self.powers_w[one.name] = power + (heading - power) * (1.0 - exp(-LN_10 * step_s / one.tr90_s))
+            self.past.append((self.now_s, self.net_w, dict(self.powers_w)))
+
+    def _heading_w(self, one: DeviceModel) -> float:
+        asked = self.setpoints_w.get(one.name)
+        if one.kind is DeviceKind.INVERTER:
+            available = self.available_w.get(one.name, 0.0)
+            return -min(available, available if asked is None else -asked)
+        if one.kind is DeviceKind.CHARGER:
+            return min(self.available_w.get(one.name, one.rating_w), asked or 0.0) if self.car_state == "C" else 0.0
+        return (asked or 0.0) * self.delivers_pu
+
+    def image(self) -> Image:
+        devices = {}
+        quality = Quality.GOOD if self.meter_good else Quality.BAD
+        at_s, net_w, _ = self._then(self.meter_lag_s)
+        devices["meter"] = DeviceImage({POWER_W: Sample(net_w if self.meter_good else None, quality, at_s)}, True)
+        at_s, _, powers = self._then(self.device_lag_s)
+        for one in self.model.devices:
+            if one.name in self.lost:
+                devices[one.name] = DeviceImage({POWER_W: Sample(None, Quality.BAD, self.now_s)}, False)
+                continue
+            samples = {POWER_W: Sample(powers[one.name], Quality.GOOD, at_s)}
+            if one.kind is DeviceKind.BATTERY:
+                samples[SOC] = Sample(self.soc, Quality.GOOD, self.now_s)
+            if one.kind is DeviceKind.CHARGER:
+                samples[CHARGING_STATE] = Sample(self.car_state, Quality.GOOD, self.now_s)
+            devices[one.name] = DeviceImage(samples, True)
+        return Image(self.now_s, MappingProxyType(devices))
+
+    def _then(self, ago_s: float) -> tuple[float, float, dict[str, float]]:
+        if not self.past:
+            self.advance(0.01)
+        wanted = self.now_s - ago_s
+        return next((entry for entry in reversed(self.past) if entry[0] <= wanted + 1e-9), self.past[0])
+
+    def cycle(self, orders: OrdersInForce) -> Decision:
+        """One control cycle: image, decision, setpoints taken, then the plant moves for a period."""
+        self.state = self.state or initial_state(self.model)
+        self.decision = decide(self.model, self.image(), orders, self.state)
+        self.setpoints_w |= {one.device: one.power_w for one in self.decision.setpoints}
+        self.advance(self.period_s)
+        return self.decision
+
+    def run(self, seconds: float, orders: OrdersInForce) -> list[float]:
+        """Cycles for a while; the net power at the end of each."""
+        trace = []
+        for _ in range(round(seconds / self.period_s)):
+            self.cycle(orders)
+            trace.append(self.net_w)
+        return trace
