@@ -6,13 +6,18 @@ device-level part says what the device does on silence, how a setpoint is writte
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from enum import StrEnum
-from typing import Annotated, Literal, Self
+from typing import Annotated, ClassVar, Final, Literal
 
-from pydantic import Field, model_validator
+from pydantic import Field
 
-from config.strict import Name, NotNegative, Positive, Strict
+from config.findings import Problem, did_you_mean
+from config.strict import Flag, Name, NotNegative, Number, Positive, Rule, Strict, Whole
 from config.vocabulary import DeviceKind
+
+ADDRESSES: Final = ("modbus", "sunspec", "opcua", "mqtt")
+PROTOCOL_ADDRESSES: Final = {"modbus": ("modbus", "sunspec"), "opcua": ("opcua",), "mqtt": ("mqtt",)}
 
 
 class Access(StrEnum):
@@ -45,29 +50,53 @@ class RegisterType(StrEnum):
     STRING = "string"
 
 
+LAST_REGISTER: Final = 65535
+RegisterNumber = Annotated[int, Field(strict=True, ge=0, le=LAST_REGISTER)]
+
+
+def bits_of(encoding: RegisterType) -> int:
+    """Width of a number's encoding; 0 for a string."""
+    return int(encoding.value.lstrip("abcdefghijklmnopqrstuvwxyz") or 0)
+
+
+def registers_of(encoding: RegisterType, length: int | None) -> int:
+    """How many registers a value takes; `length` is what a string was given."""
+    return (length or 1) if encoding is RegisterType.STRING else bits_of(encoding) // 16
+
+
+def _length_goes_with_string(address: RegisterAddress) -> Iterator[Problem]:
+    if address.type is RegisterType.STRING and address.length is None:
+        yield Problem(("length",), "is required for type string", "a whole number from 1 to 125")
+    if address.type is not RegisterType.STRING and address.length is not None:
+        yield Problem(("length",), f"is for type string alone, not {address.type}")
+
+
+def _ends_within_the_table(address: RegisterAddress) -> Iterator[Problem]:
+    last = address.address + registers_of(address.type, address.length) - 1
+    if last > LAST_REGISTER:
+        yield Problem(("address",), f"the value ends at register {last}, beyond the last one, {LAST_REGISTER}")
+
+
 class RegisterAddress(Strict):
     """A value in Modbus registers; `address` is the zero-based address that goes on the wire."""
 
-    address: Annotated[int, Field(ge=0, le=65535)]
-    table: Literal["holding", "input"] = "holding"
-    type: RegisterType = RegisterType.UINT16
-    length: Annotated[int, Field(ge=1, le=125)] | None = Field(None, description="registers, for `string` alone")
+    address: RegisterNumber = Field(description="zero-based address, as it goes on the wire")
+    table: Literal["holding", "input"] = Field(
+        "holding", description="holding registers (functions 3, 6, 16) or input registers (function 4)"
+    )
+    type: RegisterType = Field(RegisterType.UINT16, description="how the registers are read")
+    length: Annotated[int, Field(strict=True, ge=1, le=125)] | None = Field(
+        None, description="registers, for `string` alone"
+    )
     word_order: Literal["big", "little"] = Field("big", description="big: the most significant register comes first")
-    byte_order: Literal["big", "little"] = "big"
+    byte_order: Literal["big", "little"] = Field("big", description="of the two bytes of each register")
 
-    @model_validator(mode="after")
-    def _length_goes_with_string(self) -> Self:
-        if (self.type is RegisterType.STRING) != (self.length is not None):
-            raise ValueError("`length` is for type string, and a string needs it")
-        return self
+    rules: ClassVar[tuple[Rule, ...]] = (_length_goes_with_string, _ends_within_the_table)
 
     @property
     def registers(self) -> int:
         """How many registers the value takes."""
-        if self.length is not None:
-            return self.length
-        bits = int(self.type.value.lstrip("abcdefghijklmnopqrstuvwxyz"))
-        return bits // 16
+        return registers_of(self.type, self.length)
 
 
 class SunSpecAddress(Strict):
@@ -77,9 +106,18 @@ class SunSpecAddress(Strict):
     from 1.
     """
 
-    models: Annotated[tuple[Annotated[int, Field(ge=1, le=65535)], ...], Field(min_length=1)]
-    point: str
-    block: Annotated[int, Field(ge=1)] | None = None
+    models: Annotated[tuple[Annotated[int, Field(strict=True, ge=1, le=65535)], ...], Field(min_length=1)] = Field(
+        description="model ids in order of preference; the first that the device has is used"
+    )
+    point: str = Field(description="the point's name in the published model")
+    block: Annotated[int, Field(strict=True, ge=1)] | None = Field(
+        None, description="which of a repeating block, from 1"
+    )
+
+
+def _one_way_to_the_node(address: OpcUaAddress) -> Iterator[Problem]:
+    if (address.identifier is None) == (address.path is None):
+        yield Problem((), "name the node by exactly one of `identifier` and `path`")
 
 
 class OpcUaAddress(Strict):
@@ -89,40 +127,67 @@ class OpcUaAddress(Strict):
     from the Objects folder; each step is a browse name in `namespace`.
     """
 
-    namespace: str
-    identifier: Annotated[str, Field(pattern=r"^[sigb]=.+$")] | None = None
-    path: tuple[str, ...] | None = None
+    namespace: str = Field(description="namespace URI")
+    identifier: Annotated[str, Field(pattern=r"^[sigb]=.+$")] | None = Field(
+        None, description="identifier without namespace: s=Battery.Power or i=1234"
+    )
+    path: tuple[str, ...] | None = Field(None, description="browse names from the Objects folder")
     type: Literal["double", "float", "int16", "int32", "int64", "uint16", "uint32", "uint64", "boolean", "string"] = (
         Field("double", description="the type a write is sent in")
     )
 
-    @model_validator(mode="after")
-    def _one_way_to_the_node(self) -> Self:
-        if (self.identifier is None) == (self.path is None):
-            raise ValueError("name the node by either `identifier` or `path`")
-        return self
+    rules: ClassVar[tuple[Rule, ...]] = (_one_way_to_the_node,)
+
+
+def _some_topic(address: MqttAddress) -> Iterator[Problem]:
+    if address.topic is None and address.command_topic is None:
+        yield Problem((), "needs `topic`, `command_topic` or both")
 
 
 class MqttAddress(Strict):
     """A value on topics. `{name}` in a topic is filled from the device's address parameters in the site file.
 
-    `json_path`: where the value is in a JSON payload, as keys and indexes in order; None takes the raw payload.
+    `json_path`: where the value is in a JSON payload, as keys and indexes in order, none of them for the whole of it;
+    None takes the raw payload.
     """
 
     topic: str | None = Field(None, description="where the value is published")
     command_topic: str | None = Field(None, description="where a write is published")
     command_template: str = Field("{value}", description="the payload of a write")
-    acknowledgement_topic: str | None = None
-    json_path: tuple[str | int, ...] | None = None
-    retained_is_fresh: bool = Field(
-        False, description="whether a retained message counts as a measurement made when it arrives"
+    acknowledgement_topic: str | None = Field(None, description="where the device confirms a write")
+    acknowledgement_value: str | None = Field(
+        None, description="the acknowledgement that means done, any other is a refusal; None takes every one as done"
+    )
+    type: Literal["number", "text"] = Field("number", description="how the value is read")
+    json_path: tuple[str | Whole, ...] | None = Field(
+        None, description="where the value is in a JSON payload: keys and indexes in order; [] is the whole of it"
+    )
+    retained_is_fresh: Flag = Field(
+        False,
+        description="the device publishes each change, retained, and nothing between changes: its last message is the "
+        "value for as long as other messages show it alive",
     )
 
-    @model_validator(mode="after")
-    def _some_topic(self) -> Self:
-        if self.topic is None and self.command_topic is None:
-            raise ValueError("a point needs `topic`, `command_topic` or both")
-        return self
+    rules: ClassVar[tuple[Rule, ...]] = (_some_topic,)
+
+
+class MqttAvailability(Strict):
+    """A retained topic on which the device, or the broker through its last will, says whether it is there."""
+
+    topic: str = Field(description="where it is published")
+    online: str = Field("true", description="the payload that means present; any other means absent")
+
+
+def _one_address(point: PointProfile) -> Iterator[Problem]:
+    given = [name for name in ADDRESSES if getattr(point, name) is not None]
+    if len(given) != 1:
+        words = f"has {' and '.join(given)}" if given else "has no address"
+        yield Problem((), f"{words}; a point has exactly one", ", ".join(ADDRESSES))
+
+
+def _range_ascends(point: PointProfile) -> Iterator[Problem]:
+    if point.range is not None and point.range[0] >= point.range[1]:
+        yield Problem(("range",), f"the lower end, {point.range[0]:g}, is not below the upper, {point.range[1]:g}")
 
 
 class PointProfile(Strict):
@@ -132,32 +197,33 @@ class PointProfile(Strict):
     (after scaling) or not numbers become bad samples.
     """
 
-    modbus: RegisterAddress | None = None
-    sunspec: SunSpecAddress | None = None
-    opcua: OpcUaAddress | None = None
-    mqtt: MqttAddress | None = None
+    modbus: RegisterAddress | None = Field(
+        None, description="address in Modbus registers; exactly one of the four is given"
+    )
+    sunspec: SunSpecAddress | None = Field(
+        None, description="address in a SunSpec model; exactly one of the four is given"
+    )
+    opcua: OpcUaAddress | None = Field(None, description="address of an OPC UA node; exactly one of the four is given")
+    mqtt: MqttAddress | None = Field(None, description="MQTT topics; exactly one of the four is given")
     unit: str = Field("", description="the unit after scaling, as the point's name ends: W, V, A, Hz, Wh, s, pu")
-    scale: float = 1.0
-    offset: float = 0.0
+    scale: Number = Field(1.0, description="factor from raw to unit")
+    offset: Number = Field(0.0, description="added after scaling")
     sign: Literal["load", "generator"] = Field("load", description="the convention of the device's own value")
-    access: Access = Access.R
-    poll: PollGroup = PollGroup.SLOW
-    invalid: tuple[float, ...] = ()
-    range: tuple[float, float] | None = None
-    values: dict[int | str, str] | None = Field(None, description="the meaning of each raw value of an enumeration")
+    access: Access = Field(Access.R, description="r, w or rw")
+    poll: PollGroup = Field(
+        PollGroup.SLOW, description="with every cycle, at `slow_poll_s`, or once after each connection"
+    )
+    invalid: tuple[Number, ...] = Field((), description="raw values that mean no value")
+    range: tuple[Number, Number] | None = Field(
+        None, description="least and most after scaling; outside it the sample is bad"
+    )
+    values: dict[Whole | str, str] | None = Field(None, description="the meaning of each raw value of an enumeration")
     max_age_s: Positive | None = Field(
         None, description="older than this the sample is uncertain; default by poll group"
     )
-    source: Annotated[str, Field(min_length=3, description="table, section or model in the profile's document")]
+    source: Annotated[str, Field(min_length=3)] = Field(description="table, section or model in the profile's document")
 
-    @model_validator(mode="after")
-    def _one_address(self) -> Self:
-        given = [name for name in ("modbus", "sunspec", "opcua", "mqtt") if getattr(self, name) is not None]
-        if len(given) != 1:
-            raise ValueError("a point has exactly one of modbus, sunspec, opcua, mqtt")
-        if self.range is not None and self.range[0] > self.range[1]:
-            raise ValueError("range: the lower end is above the upper end")
-        return self
+    rules: ClassVar[tuple[Rule, ...]] = (_one_address, _range_ascends)
 
 
 class CommandQuantity(StrEnum):
@@ -177,9 +243,17 @@ class CommandQuantity(StrEnum):
 class ByDirection(Strict):
     """A value chosen by the sign of the setpoint, for mode registers."""
 
-    charge: float
-    idle: float
-    discharge: float | None = None
+    charge: Number = Field(description="for a setpoint above 0")
+    idle: Number = Field(description="for a setpoint of 0")
+    discharge: Number | None = Field(None, description="for a setpoint below 0")
+
+
+def _one_value(write: ControlWrite) -> Iterator[Problem]:
+    choices = ("value", "quantity", "by_direction")
+    given = [name for name in choices if getattr(write, name) is not None]
+    if len(given) != 1:
+        words = f"has {' and '.join(given)}" if given else "says nothing to write"
+        yield Problem((), f"{words}; a write has exactly one", ", ".join(choices))
 
 
 class ControlWrite(Strict):
@@ -190,17 +264,14 @@ class ControlWrite(Strict):
     (phases x nominal voltage), reversion_s the timer in force, counter a number that rises by 1 with each sequence.
     """
 
-    point: Name
-    value: float | None = None
-    quantity: CommandQuantity | None = None
-    by_direction: ByDirection | None = None
-    when_changed: bool = Field(False, description="write only when the value differs from the last one acknowledged")
+    point: Name = Field(description="the point that is written")
+    value: Number | None = Field(None, description="a constant")
+    quantity: CommandQuantity | None = Field(None, description="what of the setpoint is written")
+    by_direction: ByDirection | None = Field(None, description="a constant by the sign of the setpoint")
+    when_changed: Flag = Field(False, description="write only when the value differs from the last one acknowledged")
+    skip_when_idle: Flag = Field(False, description="not written when the setpoint comes to nothing, as for a pause")
 
-    @model_validator(mode="after")
-    def _one_value(self) -> Self:
-        if sum(item is not None for item in (self.value, self.quantity, self.by_direction)) != 1:
-            raise ValueError("a write has exactly one of value, quantity, by_direction")
-        return self
+    rules: ClassVar[tuple[Rule, ...]] = (_one_value,)
 
 
 class Control(Strict):
@@ -209,95 +280,129 @@ class Control(Strict):
     power: Literal["exact", "ceiling"] = Field(
         "exact", description="ceiling: the device takes (charger) or generates (inverter) at most the setpoint"
     )
-    writes: Annotated[tuple[ControlWrite, ...], Field(min_length=1)]
+    writes: Annotated[tuple[ControlWrite, ...], Field(min_length=1)] = Field(
+        description="the sequence of one setpoint, value before enable"
+    )
     rest: tuple[ControlWrite, ...] = Field((), description="written at an orderly stop")
     reversion_s: Positive | None = Field(None, description="the device's own timer, as `writes` arms it")
     refresh_s: Positive = Field(10.0, description="an unchanged setpoint is written again after this time")
-    deadband_w: NotNegative = 0.0
-    min_write_interval_s: NotNegative = 0.0
-    volatile: bool = Field(description="false: registers that wear out, so that deadband and interval must be generous")
+    deadband_w: NotNegative = Field(0.0, description="a smaller change is not written")
+    min_write_interval_s: NotNegative = Field(0.0, description="least time between two sequences")
+    volatile: Flag = Field(description="false: registers that wear out, so that deadband and interval must be generous")
     step_w: Positive | None = Field(None, description="resolution in watts")
     step_a: Positive | None = Field(None, description="resolution in amperes per phase")
     minimum_a: NotNegative | None = Field(None, description="least current but 0 that can be asked (IEC 61851: 6 A)")
 
 
+def _value_is_given(silence: OnSilence) -> Iterator[Problem]:
+    if silence.behaviour == "value" and silence.value_w is None:
+        yield Problem(("value_w",), "is required for behaviour value", "a number")
+
+
+def _time_is_given(silence: OnSilence) -> Iterator[Problem]:
+    if silence.behaviour != "hold" and silence.after_s is None:
+        yield Problem(("after_s",), f"is required for behaviour {silence.behaviour}", "a number greater than 0")
+
+
 class OnSilence(Strict):
     """What the device does when nobody writes to it: keeps the setpoint, goes to a value, or drops every limit."""
 
-    behaviour: Literal["hold", "value", "unlimited"]
+    behaviour: Literal["hold", "value", "unlimited"] = Field(
+        description="keeps the last setpoint, goes to `value_w`, or drops every limit"
+    )
     after_s: Positive | None = Field(None, description="how long after the last write; None where it never acts")
-    value_w: float | None = Field(None, description="load convention; for behaviour value")
-    settable: bool = False
+    value_w: Number | None = Field(None, description="load convention; for behaviour value")
+    settable: Flag = Field(False, description="the time can be set, by a write of quantity reversion_s")
 
-    @model_validator(mode="after")
-    def _complete(self) -> Self:
-        if self.behaviour == "value" and self.value_w is None:
-            raise ValueError("behaviour value needs `value_w`")
-        if self.behaviour != "hold" and self.after_s is None:
-            raise ValueError(f"behaviour {self.behaviour} needs `after_s`")
-        return self
+    rules: ClassVar[tuple[Rule, ...]] = (_value_is_given, _time_is_given)
 
 
 class Response(Strict):
     """How a device answers a step: dead time, then first order with Tr90, the time from 0 to 90 % of the step."""
 
-    tr90_s: Positive = 1.0
-    dead_time_s: NotNegative = 0.0
+    tr90_s: Positive = Field(1.0, description="from 0 to 90 % of a step")
+    dead_time_s: NotNegative = Field(0.0, description="before the first movement")
 
 
 class Pace(Strict):
-    """What a device asks of whoever talks to it over Modbus."""
+    """What a device asks of whoever talks to it; registers, functions, gaps and pauses are Modbus alone."""
 
-    timeout_s: Positive = 1.0
-    max_registers: Annotated[int, Field(ge=1, le=125)] = 125
-    max_gap_registers: Annotated[int, Field(ge=0, le=124)] = Field(
+    timeout_s: Positive = Field(1.0, description="wait for an answer")
+    max_registers: Annotated[int, Field(strict=True, ge=1, le=125)] = Field(
+        125, description="most registers in one request"
+    )
+    max_gap_registers: Annotated[int, Field(strict=True, ge=0, le=124)] = Field(
         8, description="unneeded registers read along rather than split a request"
     )
-    unreadable: tuple[tuple[int, int], ...] = Field((), description="first and last address of ranges never to be read")
-    request_gap_s: NotNegative = 0.0
-    connect_pause_s: NotNegative = 0.0
-    write_function: Literal["auto", "single", "multiple"] = "auto"
-    slow_poll_s: Positive = 2.0
+    unreadable: tuple[tuple[RegisterNumber, RegisterNumber], ...] = Field(
+        (), description="first and last address of ranges never to be read"
+    )
+    request_gap_s: NotNegative = Field(0.0, description="pause between two requests")
+    connect_pause_s: NotNegative = Field(0.0, description="pause after connecting")
+    write_function: Literal["auto", "single", "multiple"] = Field(
+        "auto", description="single: function 6, multiple: function 16, auto: by the number of registers"
+    )
+    slow_poll_s: Positive = Field(2.0, description="period of the slow points")
+    publishing_interval_s: Positive = Field(0.1, description="OPC UA: how often the server sends what has changed")
+    silence_s: Positive = Field(
+        5.0, description="OPC UA and MQTT: without a sign of life for so long, the device is absent"
+    )
 
 
 class Source(Strict):
     """The document a profile was written from."""
 
-    document: Annotated[str, Field(min_length=3)]
-    version: Annotated[str, Field(min_length=1)]
-    publisher: Annotated[str, Field(min_length=2)]
+    document: Annotated[str, Field(min_length=3)] = Field(description="title of the document")
+    version: Annotated[str, Field(min_length=1)] = Field(description="its version or date")
+    publisher: Annotated[str, Field(min_length=2)] = Field(description="who publishes it")
+
+
+def _points_speak_the_protocol(profile: Profile) -> Iterator[Problem]:
+    fitting = PROTOCOL_ADDRESSES[profile.protocol]
+    for name, point in profile.points.items():
+        for other in ADDRESSES:
+            if other not in fitting and getattr(point, other) is not None:
+                words = f"protocol {profile.protocol} does not address points by {other}"
+                yield Problem(("points", name, other), words, ", ".join(fitting))
+
+
+def _writes_have_points(profile: Profile) -> Iterator[Problem]:
+    if profile.control is None:
+        return
+    for sequence in ("writes", "rest"):
+        for at, write in enumerate(getattr(profile.control, sequence)):
+            point = profile.points.get(write.point)
+            path = ("control", sequence, at, "point")
+            if point is None:
+                hint = did_you_mean(write.point, list(profile.points))
+                yield Problem(path, f"'{write.point}' is not among the points{hint}", ", ".join(profile.points))
+            elif point.access is Access.R:
+                yield Problem(path, f"'{write.point}' has access r", "w, rw", see=("points", write.point))
 
 
 class Profile(Strict):
     """One kind of device over one protocol."""
 
-    profile: Name
-    title: str
-    kind: DeviceKind
-    protocol: Literal["modbus", "opcua", "mqtt"]
-    status: Literal["from_document", "verified_on_hardware"] = "from_document"
-    source: Source
+    profile: Name = Field(description="the profile's name; the file is named the same")
+    title: str = Field(description="what people call this kind of device")
+    kind: DeviceKind = Field(description="what the device is to control")
+    protocol: Literal["modbus", "opcua", "mqtt"] = Field(
+        description="modbus, opcua or mqtt; every point is addressed by it"
+    )
+    status: Literal["from_document", "verified_on_hardware"] = Field(
+        "from_document", description="whether it was tried on a real device"
+    )
+    source: Source = Field(description="the document it was written from")
     parameters: tuple[Name, ...] = Field(
         (), description="names the site file's address must give, for `{name}` in topics"
     )
-    pace: Pace = Pace()
-    points: Annotated[dict[Name, PointProfile], Field(min_length=1)]
-    control: Control | None = None
-    on_silence: OnSilence = OnSilence(behaviour="hold")
-    response: Response = Response()
+    pace: Pace = Field(Pace(), description="what the device asks of whoever talks to it")
+    availability: MqttAvailability | None = Field(
+        None, description="where it says whether it is there; for protocol mqtt"
+    )
+    points: Annotated[dict[Name, PointProfile], Field(min_length=1)] = Field(description="the points by name")
+    control: Control | None = Field(None, description="how a setpoint is written; null: it cannot be controlled")
+    on_silence: OnSilence = Field(OnSilence(behaviour="hold"), description="what the device does when nobody writes")
+    response: Response = Field(Response(), description="how it answers a step")
 
-    @model_validator(mode="after")
-    def _points_and_writes_agree(self) -> Self:
-        wanted = {"modbus": ("modbus", "sunspec"), "opcua": ("opcua",), "mqtt": ("mqtt",)}[self.protocol]
-        wrong = [name for name, point in self.points.items() if not any(getattr(point, key) for key in wanted)]
-        if wrong:
-            raise ValueError(
-                f"protocol {self.protocol} addresses points by {' or '.join(wanted)}; wrong: {', '.join(wrong)}"
-            )
-        for write in (*(self.control.writes if self.control else ()), *(self.control.rest if self.control else ())):
-            point = self.points.get(write.point)
-            if point is None:
-                raise ValueError(f"control writes point {write.point!r}, which is not among the points")
-            if point.access is Access.R:
-                raise ValueError(f"control writes point {write.point!r}, whose access is r")
-        return self
+    rules: ClassVar[tuple[Rule, ...]] = (_points_speak_the_protocol, _writes_have_points)

@@ -2,55 +2,80 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal, Self
+from collections.abc import Iterator
+from itertools import pairwise
+from typing import Annotated, ClassVar, Literal
 
-from pydantic import Field, model_validator
+from pydantic import Field
 
-from config.strict import Name, NotNegative, PerUnit, Port, Positive, Strict
+from config.findings import Problem
+from config.strict import Flag, Name, NotNegative, Number, PerUnit, Port, Positive, Rule, Strict
 from config.twin import DeviceTwin, Simulation
+
+Host = Annotated[str, Field(pattern=r"^[^\s/]+$", description="host name or IP address")]
 
 
 class ModbusTcpAddress(Strict):
     """A Modbus TCP server and the unit behind it."""
 
-    driver: Literal["modbus_tcp"]
-    host: str
-    port: Port = 502
-    unit: Annotated[int, Field(ge=0, le=255)] = 1
+    driver: Literal["modbus_tcp"] = Field(description="chooses the protocol")
+    host: Host
+    port: Port = Field(502, description="TCP port")
+    unit: Annotated[int, Field(strict=True, ge=0, le=255)] = Field(1, description="Modbus unit identifier")
+
+
+def _password_has_a_user(login: OpcUaServer | MqttBroker) -> Iterator[Problem]:
+    if login.password_env is not None and login.username is None:
+        yield Problem(("password_env",), "is given without `username`")
 
 
 class OpcUaServer(Strict):
     """An OPC UA server."""
 
-    driver: Literal["opcua"]
-    url: Annotated[str, Field(pattern=r"^opc\.tcp://[^/]+:\d+(/.*)?$")]
-    username: str | None = None
+    driver: Literal["opcua"] = Field(description="chooses the protocol")
+    url: Annotated[str, Field(pattern=r"^opc\.tcp://[^/]+:\d+(/.*)?$")] = Field(description="the server's endpoint")
+    username: str | None = Field(None, description="user name; default anonymous")
     password_env: str | None = Field(None, description="environment variable that holds the password")
+
+    rules: ClassVar[tuple[Rule, ...]] = (_password_has_a_user,)
+
+
+def _key_goes_with_certificate(tls: Tls) -> Iterator[Problem]:
+    if (tls.cert_file is None) != (tls.key_file is None):
+        given = "key_file" if tls.cert_file is None else "cert_file"
+        yield Problem((given,), "`cert_file` and `key_file` go together; only one is given")
 
 
 class Tls(Strict):
     """TLS of an MQTT connection; files are PEM."""
 
-    ca_file: str
-    cert_file: str | None = None
-    key_file: str | None = None
+    ca_file: str = Field(description="certificates of the authorities that the broker's own may be signed by")
+    cert_file: str | None = Field(None, description="our certificate, where the broker asks for one")
+    key_file: str | None = Field(None, description="the key of our certificate")
+
+    rules: ClassVar[tuple[Rule, ...]] = (_key_goes_with_certificate,)
 
 
 class MqttBroker(Strict):
     """Where an MQTT broker is and who we are there."""
 
-    host: str
-    port: Port = 1883
-    username: str | None = None
+    host: Host
+    port: Port = Field(1883, description="TCP port; with TLS usually 8883")
+    username: str | None = Field(None, description="user name at the broker; default none")
     password_env: str | None = Field(None, description="environment variable that holds the password")
-    tls: Tls | None = None
+
+    tls: Tls | None = Field(None, description="encrypts the connection; default plain")
+
+    rules: ClassVar[tuple[Rule, ...]] = (_password_has_a_user,)
 
 
 class MqttDevice(MqttBroker):
     """A device behind a broker; `parameters` fill the `{name}`s of its profile's topics."""
 
-    driver: Literal["mqtt"]
-    parameters: dict[Name, str] = Field(default_factory=dict)
+    driver: Literal["mqtt"] = Field(description="chooses the protocol")
+    parameters: dict[Name, str] = Field(
+        default_factory=dict, description="text for each `{name}` in the topics of the profile"
+    )
 
 
 Address = Annotated[ModbusTcpAddress | OpcUaServer | MqttDevice, Field(discriminator="driver")]
@@ -59,15 +84,43 @@ Address = Annotated[ModbusTcpAddress | OpcUaServer | MqttDevice, Field(discrimin
 class CurvePoint(Strict):
     """One breakpoint of a resource's static curve, as power per unit of rating at a price."""
 
-    price_per_kwh: float
-    power_pu: Annotated[float, Field(ge=-1, le=1)]
+    price_per_kwh: Number = Field(description="price at this point")
+    power_pu: Annotated[float, Field(strict=True, ge=-1, le=1)] = Field(
+        description="power at that price, per unit of rating, load convention"
+    )
 
 
 class EvExpectation(Strict):
     """What a car that plugs in is assumed to need, where nobody says otherwise."""
 
-    needed_wh: Positive
-    stay_s: Positive
+    needed_wh: Positive = Field(description="energy to be charged")
+    stay_s: Positive = Field(description="time from plugging in to leaving")
+
+
+def _power_range(device: DeviceSite) -> Iterator[Problem]:
+    if device.min_w is not None and device.max_w is not None and device.min_w > device.max_w:
+        yield Problem(("min_w",), f"{device.min_w:g} is above max_w, {device.max_w:g}", see=("max_w",))
+
+
+def _charge_range(device: DeviceSite) -> Iterator[Problem]:
+    if device.soc_min >= device.soc_max:
+        yield Problem(("soc_min",), f"{device.soc_min:g} is not below soc_max, {device.soc_max:g}", see=("soc_max",))
+
+
+def _each_phase_once(device: DeviceSite) -> Iterator[Problem]:
+    if len(set(device.phases)) != len(device.phases):
+        yield Problem(("phases",), "names a phase twice", "1, 2, 3, each once")
+
+
+def _curve_falls(device: DeviceSite) -> Iterator[Problem]:
+    curve = device.curve or ()
+    for at, (before, point) in enumerate(pairwise(curve), start=1):
+        if point.price_per_kwh < before.price_per_kwh:
+            words = f"{point.price_per_kwh:g} is below the price before it, {before.price_per_kwh:g}"
+            yield Problem(("curve", at, "price_per_kwh"), words, "prices that ascend")
+        if point.power_pu > before.power_pu:
+            words = f"{point.power_pu:g} is above the power before it, {before.power_pu:g}"
+            yield Problem(("curve", at, "power_pu"), words, "power that does not rise with price")
 
 
 class DeviceSite(Strict):
@@ -76,93 +129,118 @@ class DeviceSite(Strict):
     profile: Annotated[
         str, Field(description="name of a shipped profile, or a path ending in .yaml beside the site file")
     ]
-    address: Address
-    rating_w: Positive
-    min_w: float | None = Field(None, description="load convention; default by kind: -rating, 0 for a charger")
-    max_w: float | None = Field(None, description="load convention; default by kind: rating, 0 for an inverter")
-    phases: Annotated[tuple[Literal[1, 2, 3], ...], Field(min_length=1, max_length=3)] = (1, 2, 3)
+    address: Address = Field(description="where the device is; `driver` chooses the protocol")
+    rating_w: Positive = Field(description="rated active power, a magnitude; of a meter, what it is rated to measure")
+    min_w: Number | None = Field(None, description="load convention; default by kind: -rating, 0 for a charger")
+    max_w: Number | None = Field(None, description="load convention; default by kind: rating, 0 for an inverter")
+    phases: Annotated[tuple[Literal[1, 2, 3], ...], Field(min_length=1, max_length=3)] = Field(
+        (1, 2, 3), description="the phases it is connected to"
+    )
     capacity_wh: Positive | None = Field(None, description="of a battery")
-    soc_min: PerUnit = 0.05
-    soc_max: PerUnit = 0.95
+    soc_min: PerUnit = Field(0.05, description="a battery is not discharged below this state of charge")
+    soc_max: PerUnit = Field(0.95, description="a battery is not charged above this state of charge")
     reversion_s: Positive | None = Field(None, description="the device-side timer to arm; default from the profile")
-    read_only: bool = False
-    acknowledged_on_silence: bool = Field(
+    read_only: Flag = Field(False, description="the device is read and never written")
+    acknowledged_on_silence: Flag = Field(
         False, description="the installer accepts what this device does when the gateway falls silent"
     )
-    curve: tuple[CurvePoint, ...] | None = Field(None, description="price ascending, power not rising; default by kind")
-    ev: EvExpectation | None = None
+    curve: Annotated[tuple[CurvePoint, ...], Field(min_length=1)] | None = Field(
+        None, description="price ascending, power not rising; default by kind"
+    )
+    ev: EvExpectation | None = Field(None, description="of a charger: what its cars need")
     tr90_s: Positive | None = Field(None, description="measured response; default from the profile")
-    dead_time_s: NotNegative | None = None
-    twin: DeviceTwin = DeviceTwin()
+    dead_time_s: NotNegative | None = Field(None, description="measured dead time; default from the profile")
+    twin: DeviceTwin = Field(DeviceTwin(), description="how its twin behaves on a bench")
 
-    @model_validator(mode="after")
-    def _ordered(self) -> Self:
-        if self.min_w is not None and self.max_w is not None and self.min_w > self.max_w:
-            raise ValueError(f"min_w {self.min_w:g} is above max_w {self.max_w:g}")
-        if self.soc_min >= self.soc_max:
-            raise ValueError(f"soc_min {self.soc_min:g} is not below soc_max {self.soc_max:g}")
-        if len(set(self.phases)) != len(self.phases):
-            raise ValueError("phases: each phase once")
-        if self.curve is not None:
-            prices = [point.price_per_kwh for point in self.curve]
-            powers = [point.power_pu for point in self.curve]
-            if prices != sorted(prices) or powers != sorted(powers, reverse=True):
-                raise ValueError("curve: prices ascend and power does not rise with price")
-        return self
+    rules: ClassVar[tuple[Rule, ...]] = (_power_range, _charge_range, _each_phase_once, _curve_falls)
+
+
+def _rest_range(connection: Connection) -> Iterator[Problem]:
+    low, high = connection.rest_min_w, connection.rest_max_w
+    if low is not None and high is not None and low > high:
+        yield Problem(("rest_min_w",), f"{low:g} is above rest_max_w, {high:g}", see=("rest_max_w",))
+
+
+def _within_the_rating(connection: Connection) -> Iterator[Problem]:
+    for name in ("max_import_w", "max_export_w"):
+        limit = getattr(connection, name)
+        if limit is not None and limit > connection.rating_w:
+            words = f"{limit:g} is above the connection's rating, {connection.rating_w:g}"
+            yield Problem((name,), words, f"a number from 0 to {connection.rating_w:g}", see=("rating_w",))
 
 
 class Connection(Strict):
     """The connection point: its rating, its meter and the installer's own limits, which no order relaxes."""
 
-    rating_w: Positive
-    meter: Name
-    phases: Literal[1, 3] = 3
-    nominal_voltage_v: Positive = 230.0
-    fuse_a: Positive | None = None
+    rating_w: Positive = Field(description="rated active power of the connection, import and export")
+    meter: Name = Field(description="the device that measures the connection point; its profile's kind is meter")
+    phases: Literal[1, 3] = Field(3, description="phases of the connection")
+    nominal_voltage_v: Positive = Field(230.0, description="from phase to neutral")
+    fuse_a: Positive | None = Field(None, description="rated current of the fuse in each phase")
     max_import_w: NotNegative | None = Field(None, description="installer's static limit; default the rating")
     max_export_w: NotNegative | None = Field(None, description="installer's static limit; default the rating")
+    rest_min_w: Number | None = Field(
+        None, description="least power of what cannot be controlled, assumed when the meter is lost; default -rating"
+    )
+    rest_max_w: Number | None = Field(
+        None, description="most power of what cannot be controlled, assumed when the meter is lost; default the rating"
+    )
+    rest_widens_pu_per_s: Positive = Field(
+        0.05, description="how fast, of the rating, the uncontrolled power is assumed to move while the meter is lost"
+    )
+
+    rules: ClassVar[tuple[Rule, ...]] = (_rest_range, _within_the_rating)
 
 
 class Fallback(Strict):
     """What holds before the first contact and when the parent is lost. A number, or unlimited: never left open."""
 
-    net_import_w: NotNegative | Literal["unlimited"]
-    net_export_w: NotNegative | Literal["unlimited"]
+    net_import_w: NotNegative | Literal["unlimited"] = Field(description="most net import, a magnitude")
+    net_export_w: NotNegative | Literal["unlimited"] = Field(description="most net export, a magnitude")
 
 
 class Parent(Strict):
     """A source of orders. Limits are taken from every parent; dispatch from the one that has `dispatch: true`."""
 
-    name: Name
+    name: Name = Field(description="the name in its topics and in every order's source")
     broker: MqttBroker | None = Field(None, description="None: the embedded broker of a demo, given at start")
-    dispatch: bool = False
-    heartbeat_timeout_s: Positive = 60.0
-    telemetry_backlog: Annotated[int, Field(ge=0, le=100_000)] = Field(
+    dispatch: Flag = Field(False, description="this parent dispatches and regulates; at most one does")
+    heartbeat_timeout_s: Positive = Field(60.0, description="silence after which the parent counts as lost")
+    telemetry_backlog: Annotated[int, Field(strict=True, ge=0, le=100_000)] = Field(
         900, description="telemetry messages kept while the broker is away; the oldest are dropped"
     )
+
+
+def _outlasts_the_period(control: ControlSettings) -> Iterator[Problem]:
+    for name in ("stale_after_s", "setpoint_life_s"):
+        if getattr(control, name) <= control.period_ms / 1000:
+            words = f"must be longer than the period, {control.period_ms} ms"
+            yield Problem((name,), words, f"a number greater than {control.period_ms / 1000:g}")
 
 
 class ControlSettings(Strict):
     """The control cycle and its feedback."""
 
-    period_ms: Annotated[int, Field(ge=20, le=1000)] = 100
-    price_per_kwh: float = Field(0.25, description="the site's price while no dispatch names one")
+    period_ms: Annotated[int, Field(strict=True, ge=20, le=1000)] = Field(100, description="period of the cycle")
+    price_per_kwh: Number = Field(0.25, description="the site's price while no dispatch names one")
     stale_after_s: Positive = Field(1.0, description="a fast sample older than this is bad")
-    margin_pu: Annotated[float, Field(ge=0, le=0.1)] = Field(
+    margin_pu: Annotated[float, Field(strict=True, ge=0, le=0.1)] = Field(
         0.002, description="of the rating, kept inside a binding limit"
     )
     setpoint_life_s: Positive = Field(2.0, description="a setpoint that has not gone out by then is dropped")
     integral_per_s: NotNegative = Field(0.5, description="gain of the slow integral of the connection point's error")
 
+    rules: ClassVar[tuple[Rule, ...]] = (_outlasts_the_period,)
+
 
 class Site(Strict):
     """One site, as deployed."""
 
-    site: Name
-    title: str = ""
-    connection: Connection
-    fallback: Fallback
-    control: ControlSettings = ControlSettings()
-    parents: tuple[Parent, ...] = ()
-    devices: Annotated[dict[Name, DeviceSite], Field(min_length=1)]
-    simulation: Simulation = Simulation()
+    site: Name = Field(description="the site's name, and the layer's in topics")
+    title: str = Field("", description="what people call it")
+    connection: Connection = Field(description="the connection point")
+    fallback: Fallback = Field(description="limits without a parent")
+    control: ControlSettings = Field(ControlSettings(), description="the control cycle")
+    parents: tuple[Parent, ...] = Field((), description="who may send orders")
+    devices: Annotated[dict[Name, DeviceSite], Field(min_length=1)] = Field(description="the devices by name")
+    simulation: Simulation = Field(Simulation(), description="the bench's side: physics, load and weather")

@@ -2,37 +2,85 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from datetime import datetime
-from typing import Annotated
+from itertools import pairwise
+from typing import Annotated, Any, ClassVar
 
-from pydantic import Field
+from pydantic import BeforeValidator, Field, NaiveDatetime
+from pydantic_core import PydanticCustomError
 
-from config.strict import NotNegative, PerUnit, Positive, Strict
+from config.findings import Problem
+from config.strict import Flag, NotNegative, Number, PerUnit, Positive, Rule, Strict, Whole
+
+
+def _not_a_number(value: Any) -> Any:
+    """A number would be read as seconds since 1970."""
+    if isinstance(value, int | float):
+        raise PydanticCustomError("datetime_type", "Input should be a valid datetime")
+    return value
+
+
+SeriesTime = Annotated[NaiveDatetime, BeforeValidator(_not_a_number)]
+"""An instant in the time of the series, which names no zone."""
+
+
+def _leaves_after_it_comes(ev: EvTwin) -> Iterator[Problem]:
+    if ev.unplug_s is not None and ev.unplug_s <= ev.plug_in_s:
+        yield Problem(("unplug_s",), f"{ev.unplug_s:g} is not after plug_in_s, {ev.plug_in_s:g}", see=("plug_in_s",))
+
+
+def _needs_what_it_can_hold(ev: EvTwin) -> Iterator[Problem]:
+    if ev.needed_wh > ev.battery_wh:
+        words = f"{ev.needed_wh:g} is above battery_wh, {ev.battery_wh:g}"
+        yield Problem(("needed_wh",), words, f"a number up to {ev.battery_wh:g}")
 
 
 class EvTwin(Strict):
     """One plug-in session at a charger, in seconds after the start of the simulation."""
 
-    plug_in_s: NotNegative = 0.0
+    plug_in_s: NotNegative = Field(0.0, description="when the car plugs in")
     unplug_s: Positive | None = Field(None, description="None: stays")
-    needed_wh: Positive = 10_000.0
-    battery_wh: Positive = 50_000.0
-    max_current_a: Positive = 32.0
+    needed_wh: Positive = Field(10_000.0, description="energy it wants in this session")
+    battery_wh: Positive = Field(50_000.0, description="capacity of its battery")
+    max_current_a: Positive = Field(32.0, description="most current per phase it draws")
     wake_s: NotNegative = Field(0.2, description="from a current being offered to the car drawing it")
-    needs_ventilation: bool = Field(False, description="asks for ventilation while charging (IEC 61851 state D)")
+    needs_ventilation: Flag = Field(False, description="asks for ventilation while charging (IEC 61851 state D)")
+
+    rules: ClassVar[tuple[Rule, ...]] = (_leaves_after_it_comes, _needs_what_it_can_hold)
+
+
+def _one_car_at_a_time(twin: DeviceTwin) -> Iterator[Problem]:
+    for at, (before, ev) in enumerate(pairwise(twin.evs), start=1):
+        if before.unplug_s is None or ev.plug_in_s < before.unplug_s:
+            until = "stays" if before.unplug_s is None else f"leaves at {before.unplug_s:g}"
+            words = f"{ev.plug_in_s:g} is before the car before it has left: it {until}"
+            yield Problem(("evs", at, "plug_in_s"), words, see=("evs", at - 1))
+
+
+def _tapers_apart(twin: DeviceTwin) -> Iterator[Problem]:
+    if twin.taper_to_soc >= twin.taper_from_soc:
+        words = f"{twin.taper_to_soc:g} is not below taper_from_soc, {twin.taper_from_soc:g}"
+        yield Problem(("taper_to_soc",), words)
 
 
 class DeviceTwin(Strict):
     """How one twin behaves; each kind of device uses the fields that concern it."""
 
     tr90_s: Positive = Field(0.2, description="time to 90 % of a step, first order")
-    dead_time_s: NotNegative = 0.0
+    dead_time_s: NotNegative = Field(0.0, description="from a setpoint to the first movement")
     ramp_w_per_s: Positive | None = Field(None, description="slew limit; None: the response alone")
-    delivers_pu: Annotated[float, Field(gt=0.5, le=1.2)] = Field(1.0, description="delivered share of what is asked")
-    noise_w: NotNegative = 0.0
+    delivers_pu: Annotated[float, Field(strict=True, gt=0.5, le=1.2)] = Field(
+        1.0, description="delivered share of what is asked"
+    )
+    noise_w: NotNegative = Field(0.0, description="standard deviation of the measured power")
     soc: PerUnit = Field(0.5, description="state of charge at the start")
-    charge_efficiency_pu: Annotated[float, Field(gt=0.5, le=1)] = 0.97
-    discharge_efficiency_pu: Annotated[float, Field(gt=0.5, le=1)] = 0.97
+    charge_efficiency_pu: Annotated[float, Field(strict=True, gt=0.5, le=1)] = Field(
+        0.97, description="stored per unit of energy taken"
+    )
+    discharge_efficiency_pu: Annotated[float, Field(strict=True, gt=0.5, le=1)] = Field(
+        0.97, description="given per unit of energy taken from the store"
+    )
     taper_from_soc: PerUnit = Field(0.9, description="above it charging power falls linearly to 0 at full")
     taper_to_soc: PerUnit = Field(0.1, description="below it discharging power falls linearly to 0 at empty")
     series: str | None = Field(
@@ -41,55 +89,57 @@ class DeviceTwin(Strict):
     sample_interval_s: NotNegative = Field(
         0.0, description="a meter's own measuring interval; 0: at every physics step"
     )
-    evs: tuple[EvTwin, ...] = ()
+    evs: tuple[EvTwin, ...] = Field((), description="sessions at a charger, in the order of time")
+
+    rules: ClassVar[tuple[Rule, ...]] = (_one_car_at_a_time, _tapers_apart)
 
 
 class LoadSteps(Strict):
     """Seeded steps of uncontrolled load, on top of the series."""
 
-    mean_interval_s: Positive = 12.0
-    size_w: NotNegative = 4_000.0
-    mean_duration_s: Positive = 6.0
+    mean_interval_s: Positive = Field(12.0, description="mean time between steps")
+    size_w: NotNegative = Field(4_000.0, description="largest step")
+    mean_duration_s: Positive = Field(6.0, description="mean time until a step goes back")
 
 
 class Clouds(Strict):
     """Seeded cloud shadows: irradiance ramps down by up to `depth`, stays, ramps up."""
 
-    mean_interval_s: Positive = 20.0
-    depth: PerUnit = 0.5
-    ramp_s: Positive = 3.0
-    mean_duration_s: Positive = 6.0
+    mean_interval_s: Positive = Field(20.0, description="mean time between shadows")
+    depth: PerUnit = Field(0.5, description="largest share of the irradiance taken away")
+    ramp_s: Positive = Field(3.0, description="time from clear to shadow, and back")
+    mean_duration_s: Positive = Field(6.0, description="mean time in shadow")
 
 
 class BaseLoad(Strict):
     """The load that cannot be controlled: a column of the series (per unit) times `scale_w`."""
 
-    series: str | None = "G1-A"
-    scale_w: NotNegative = 50_000.0
-    constant_w: float = 0.0
+    series: str | None = Field("G1-A", description="column of the series; null: none")
+    scale_w: NotNegative = Field(50_000.0, description="power at 1 per unit of the series")
+    constant_w: Number = Field(0.0, description="added to the series, load convention")
 
 
 class GridTwin(Strict):
     """The grid behind the connection point: an ideal source behind an impedance, per phase."""
 
-    voltage_v: Positive = 230.0
-    frequency_hz: Positive = 50.0
-    resistance_ohm: NotNegative = 0.04
-    reactance_ohm: NotNegative = 0.03
+    voltage_v: Positive = Field(230.0, description="of the source, from phase to neutral")
+    frequency_hz: Positive = Field(50.0, description="of the source")
+    resistance_ohm: NotNegative = Field(0.04, description="per phase")
+    reactance_ohm: NotNegative = Field(0.03, description="per phase")
 
 
 class Simulation(Strict):
     """What makes a site's twins one site."""
 
-    seed: int = 1
-    step_ms: Annotated[int, Field(ge=1, le=1000)] = 10
-    start: datetime = Field(
+    seed: Whole = Field(1, description="of everything random on the bench")
+    step_ms: Annotated[int, Field(strict=True, ge=1, le=1000)] = Field(10, description="period of the physics")
+    start: SeriesTime = Field(
         datetime(2016, 6, 8, 11), description="instant of the series at which the simulation begins"
     )
     acceleration: Positive = Field(
         1.0, description="how many seconds of the series pass in one second; physics stays real time"
     )
-    grid: GridTwin = GridTwin()
-    load: BaseLoad = BaseLoad()
-    load_steps: LoadSteps | None = LoadSteps()
-    clouds: Clouds | None = Clouds()
+    grid: GridTwin = Field(GridTwin(), description="what is behind the connection point")
+    load: BaseLoad = Field(BaseLoad(), description="what cannot be controlled")
+    load_steps: LoadSteps | None = Field(LoadSteps(), description="random steps of that load; null: none")
+    clouds: Clouds | None = Field(Clouds(), description="random shadows over the PV; null: none")

@@ -10,7 +10,10 @@ from config.vocabulary import LinkState, Setpoint
 
 @dataclass(slots=True)
 class LinkStats:
-    """Counters of one link since start. `good`: answers taken as values; `rejected`: answers that failed validation."""
+    """Counters of one link since start. `good`: answers taken as values; `rejected`: answers that failed validation.
+
+    `dropped`: polls given up because too many waited. `identities`: what each device says it is, where it says so.
+    """
 
     state: LinkState = LinkState.CONNECTING
     good: int = 0
@@ -19,10 +22,12 @@ class LinkStats:
     timeouts: int = 0
     rejected: int = 0
     exceptions: int = 0
+    dropped: int = 0
     writes_acknowledged: int = 0
     writes_failed: int = 0
     reason: str = ""
     devices: dict[str, bool] = field(default_factory=dict)
+    identities: dict[str, str] = field(default_factory=dict)
 
 
 class Driver(Protocol):

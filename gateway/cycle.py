@@ -84,13 +84,19 @@ class ControlCycle:
     jitter_ms: Figures = field(default_factory=Figures)
     image: Image | None = None
     _new_orders: list[str] = field(default_factory=list)
+    _order_waits: bool = False
     _woken: asyncio.Event = field(default_factory=asyncio.Event)
 
     def wake(self, order_id: str) -> None:
         """An order that changes what holds has arrived."""
         self._new_orders.append(order_id)
+        self._order_waits = True
         self._woken.set()
         self.inbox.arrived.set()
+
+    def follow(self, order_id: str) -> None:
+        """Tell of the writes of the next cycle under this name, without waking it."""
+        self._new_orders.append(order_id)
 
     async def run(self) -> None:
         """Cycle until cancelled. A missed tick is counted and skipped, never queued."""
@@ -111,18 +117,17 @@ class ControlCycle:
         """Wait for the tick; an order that arrives meanwhile is decided at once."""
         loop = asyncio.get_running_loop()
         while True:
-            if self._woken.is_set():
+            if self._order_waits:
                 self._decide(self.clock(), None)
             left_s = tick_s - self.clock()
             if left_s <= 0.0:
                 return
+            self._woken.clear()
             timer = loop.call_later(left_s, self._woken.set)
             try:
                 await self._woken.wait()
             finally:
                 timer.cancel()
-            if not self._new_orders:
-                self._woken.clear()
 
     async def _poll(self, deadline_s: float) -> None:
         """Start the fast polls; return when all have answered, at the deadline, or when an order comes."""
@@ -138,7 +143,7 @@ class ControlCycle:
     def _decide(self, started_s: float, jitter_ms: float | None) -> None:
         """Switch, decide, write. `jitter_ms` None: between ticks, for an order."""
         assert self.state is not None
-        self._woken.clear()
+        self._order_waits = False
         order_ids, self._new_orders = tuple(self._new_orders), []
         self.image = self.inbox.switch(self.clock())
         orders = self.orders()

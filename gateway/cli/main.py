@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import logging
 import sys
 from enum import StrEnum
 from pathlib import Path
@@ -12,6 +13,7 @@ from typing import Annotated
 import typer
 
 from config.findings import Severity
+from gateway.cli.logs import log_to_stderr
 from gateway.cli.sites import BAD_INPUT, FAILED, end, loaded, print_findings, site_path
 
 app = typer.Typer(
@@ -34,6 +36,11 @@ class SchemaName(StrEnum):
     SITE = "site"
     PROFILE = "profile"
     LAYER = "layer"
+
+
+@app.callback()
+def _every_command(context: typer.Context) -> None:
+    log_to_stderr(logging.INFO if context.invoked_subcommand == "run" else logging.WARNING)
 
 
 @app.command()
@@ -133,6 +140,35 @@ def demo(
     path, model, _ = loaded(site)
     request = DemoRequest(path, model, duration, out, headless or not sys.stdout.isatty(), broker)
     raise typer.Exit(asyncio.run(run_demo(request)))
+
+
+bench_app = typer.Typer(
+    help="Measure this machine: figures as ratios to a bare floor in the same run.", no_args_is_help=True
+)
+app.add_typer(bench_app, name="bench")
+
+
+@bench_app.command("cycle")
+def bench_cycle(
+    devices: Annotated[int, typer.Option(min=1, max=1000)] = 50,
+    period_ms: Annotated[int, typer.Option(min=20, max=1000)] = 50,
+    duration: Annotated[float, typer.Option(min=1.0, max=3600.0, help="Seconds of cycles, in five blocks.")] = 10.0,
+    servers: Annotated[
+        str | None, typer.Option(metavar="HOST:PORT", help="Servers that run at PORT, PORT+1, ...; default: own ones.")
+    ] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
+) -> None:
+    """A whole control cycle over Modbus TCP devices: tick, all read, decided, every write acknowledged.
+
+    Every device gets a changed setpoint in every cycle. The floor is bare protocol work with the same requests.
+    """
+    import uvloop
+
+    from gateway.bench.cycle_bench import CycleBenchRequest, run_cycle_bench
+    from gateway.bench.figures_table import print_figures
+
+    figures = uvloop.run(run_cycle_bench(CycleBenchRequest(devices, period_ms, duration, servers)))
+    print_figures("control cycle", figures, as_json=as_json)
 
 
 @app.command()

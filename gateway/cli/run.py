@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import json
-import logging
 import os
 import signal
 import sys
@@ -51,7 +50,6 @@ class BadRequestError(Exception):
 
 def run_site(request: RunRequest) -> int:
     """Run until a signal; the exit code."""
-    _log_to_stderr()
     try:
         twins = _twin_names(request)
         broker = broker_address(request.broker)
@@ -159,18 +157,3 @@ def _tell_what_is_written(options: RunOptions) -> None:
         log.warning("observing: nothing is written")
     elif real and not options.allow_real_writes:
         log.warning("real devices are read only; --allow-real-writes lets them be written", devices=real)
-
-
-def _log_to_stderr() -> None:
-    logging.basicConfig(level=logging.WARNING, stream=sys.stderr, format="%(levelname)s %(name)s: %(message)s")
-    for name in ("asyncua", "pymodbus", "mqtt", "amqtt"):
-        logging.getLogger(name).setLevel(logging.CRITICAL)
-    structlog.configure(
-        processors=[
-            structlog.processors.add_log_level,
-            structlog.processors.TimeStamper(fmt="iso", utc=True),
-            structlog.dev.ConsoleRenderer(colors=sys.stderr.isatty()),
-        ],
-        logger_factory=structlog.PrintLoggerFactory(sys.stderr),
-        wrapper_class=structlog.make_filtering_bound_logger(logging.INFO),
-    )

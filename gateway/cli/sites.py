@@ -10,8 +10,8 @@ from typing import Final, NoReturn
 
 import typer
 
-from config.findings import Finding
-from config.loading import ConfigError, load_profiles, load_site, shipped_sites
+from config.findings import ConfigError, Finding
+from config.loading import load_profiles, load_site, shipped_sites
 from config.profile import Profile
 from config.site import Site
 
@@ -28,11 +28,12 @@ def site_path(text: str) -> Path:
 
 
 def loaded(text: str) -> tuple[Path, Site, dict[str, Profile]]:
-    """The site and its profiles, or an end with every mistake listed."""
+    """The site and its profiles by device, or an end with every mistake listed."""
     path = site_path(text)
     try:
         site = load_site(path)
-        return path, site, dict(load_profiles(site, path))
+        by_reference = load_profiles(site, path)
+        return path, site, {name: by_reference[device.profile] for name, device in site.devices.items()}
     except ConfigError as error:
         end_with_findings(error.findings)
 

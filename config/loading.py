@@ -1,0 +1,189 @@
+"""Loading of site files and profiles: a whole model, or every error of the file at once.
+
+A profile is named by a shipped one's name, or by a path that ends in .yaml and begins beside the site file.
+"""
+
+from __future__ import annotations
+
+import csv
+from collections.abc import Iterator
+from functools import cache
+from importlib.resources import files
+from pathlib import Path
+from typing import NamedTuple
+
+from config.checks import site_problems
+from config.explain import examine
+from config.findings import ConfigError, Finding, Problem, Severity, did_you_mean, shown
+from config.partial import known
+from config.profile import Profile
+from config.profile_checks import profile_problems
+from config.site import Site
+from config.yaml_source import Document, read_document
+
+SUFFIX = ".yaml"
+
+
+class _LoadedProfile(NamedTuple):
+    """`profile` is None where the file holds none, and a partial where findings hold errors."""
+
+    profile: Profile | None
+    findings: tuple[Finding, ...]
+
+
+class _LoadedSite(NamedTuple):
+    """`site` is None where the file holds none, and a partial where findings hold errors."""
+
+    site: Site | None
+    findings: tuple[Finding, ...]
+
+
+def load_site(path: Path) -> Site:
+    """Load a site file and check it together with its profiles; `ConfigError` names every error in all of them."""
+    loaded = _site(path)
+    _refuse_errors(loaded.findings)
+    assert loaded.site is not None
+    return loaded.site
+
+
+def check_site(path: Path) -> list[Finding]:
+    """Every error and warning of a site file and its profiles, by file and line; never raises for what they hold."""
+    return list(_site(path).findings)
+
+
+def load_profile(source: Path | str) -> Profile:
+    """Load a profile by a shipped name or by path; `ConfigError` names every error in it."""
+    if isinstance(source, str) and not source.endswith(SUFFIX):
+        if source not in shipped_profiles():
+            problem = _unknown_profile(source)
+            raise ConfigError([Finding(source, None, "", problem.message, problem.allowed)])
+        loaded = _shipped_profile(source)
+    else:
+        loaded = _profile(Path(source))
+    _refuse_errors(loaded.findings)
+    assert loaded.profile is not None
+    return loaded.profile
+
+
+def check_profile(path: Path) -> list[Finding]:
+    """Every error and warning of a profile file, by line."""
+    return list(_profile(path).findings)
+
+
+def load_profiles(site: Site, site_path: Path) -> dict[str, Profile]:
+    """The profiles of a site's devices, by what the devices call them; paths begin at the site file's folder."""
+    loaded = {name: _named_profile(name, site_path) for name in sorted({d.profile for d in site.devices.values()})}
+    unknown = [_unknown_profile(name) for name, item in loaded.items() if item is None]
+    missing = [Finding(str(site_path), None, "", problem.message, problem.allowed) for problem in unknown]
+    _refuse_errors((*missing, *(finding for item in loaded.values() if item for finding in item.findings)))
+    return {name: item.profile for name, item in loaded.items() if item is not None and item.profile is not None}
+
+
+def shipped_profiles() -> dict[str, Path]:
+    """The profiles that come with Lamina: name and file."""
+    return _shipped("profiles")
+
+
+def shipped_sites() -> dict[str, Path]:
+    """The example sites that come with Lamina: name and file."""
+    return _shipped("sites")
+
+
+def series_columns() -> tuple[str, ...]:
+    """The columns of the shipped series that can drive a twin."""
+    with Path(str(files("config").joinpath("data", "simbench_extract.csv"))).open(
+        encoding="utf-8", newline=""
+    ) as lines:
+        header = next(csv.reader(line for line in lines if not line.startswith("#")))
+    return tuple(header[1:])
+
+
+def _shipped(folder: str) -> dict[str, Path]:
+    found = Path(str(files("config").joinpath(folder))).glob(f"*{SUFFIX}")
+    return {path.stem: path for path in sorted(found)}
+
+
+def _refuse_errors(findings: tuple[Finding, ...]) -> None:
+    errors = [finding for finding in findings if finding.severity is Severity.ERROR]
+    if errors:
+        raise ConfigError(errors)
+
+
+def _in_order(findings: list[Finding]) -> tuple[Finding, ...]:
+    return tuple(sorted(findings, key=lambda finding: (finding.line or 0, finding.column or 0)))
+
+
+def _site(path: Path) -> _LoadedSite:
+    document = read_document(path)
+    if document.root is None:
+        return _LoadedSite(None, _in_order(document.findings))
+    site, problems = examine(Site, document.data)
+    profiles: dict[str, Profile] = {}
+    elsewhere: list[Finding] = []
+    for name in _profile_names(site):
+        loaded = _named_profile(name, path)
+        if loaded is None:
+            problems.extend(_missing_profile(site, name))
+            continue
+        elsewhere.extend(loaded.findings)
+        if loaded.profile is None:
+            problems.extend(_unusable_profile(site, name))
+        else:
+            profiles[name] = loaded.profile
+    problems.extend(site_problems(site, profiles, series_columns()))
+    return _LoadedSite(site, (*_located(document, problems), *elsewhere))
+
+
+def _profile_names(site: Site) -> list[str]:
+    devices = site.devices.values() if known(site, "devices") else ()
+    return list(dict.fromkeys(device.profile for device in devices if known(device, "profile")))
+
+
+def _users(site: Site, profile: str) -> Iterator[tuple[str | int, ...]]:
+    for name, device in site.devices.items():
+        if known(device, "profile") and device.profile == profile:
+            yield ("devices", name, "profile")
+
+
+def _missing_profile(site: Site, profile: str) -> Iterator[Problem]:
+    for path in _users(site, profile):
+        yield _unknown_profile(profile)._replace(path=path)
+
+
+def _unusable_profile(site: Site, profile: str) -> Iterator[Problem]:
+    for path in _users(site, profile):
+        yield Problem(path, f"the file {shown(profile)} holds no profile; its own findings say why")
+
+
+def _unknown_profile(name: str) -> Problem:
+    names = list(shipped_profiles())
+    allowed = ", ".join((*names, f"a path ending in {SUFFIX}"))
+    return Problem((), f"unknown profile {shown(name)}{did_you_mean(name, names)}", allowed)
+
+
+def _located(document: Document, problems: list[Problem]) -> tuple[Finding, ...]:
+    return _in_order([*document.findings, *(document.finding(problem) for problem in dict.fromkeys(problems))])
+
+
+def _named_profile(name: str, site_path: Path) -> _LoadedProfile | None:
+    """The profile that a site file calls `name`; None where that is neither a shipped name nor a path."""
+    if name.endswith(SUFFIX):
+        return _profile(site_path.parent / name)
+    return _shipped_profile(name) if name in shipped_profiles() else None
+
+
+@cache
+def _shipped_profile(name: str) -> _LoadedProfile:
+    return _profile(shipped_profiles()[name])
+
+
+def _profile(path: Path) -> _LoadedProfile:
+    document = read_document(path)
+    if document.root is None:
+        return _LoadedProfile(None, _in_order(document.findings))
+    profile, problems = examine(Profile, document.data)
+    if known(profile, "profile") and profile.profile != path.stem:
+        words = f"'{profile.profile}' is not the name of its file"
+        problems.append(Problem(("profile",), words, path.stem))
+    problems.extend(profile_problems(profile))
+    return _LoadedProfile(profile, _located(document, problems))

@@ -1,0 +1,326 @@
+"""What a profile must mean, beyond what its schema can say: pure checks on what of it validates."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from typing import Final
+
+from config.findings import Problem, Severity
+from config.partial import broken, known
+from config.profile import (
+    PROTOCOL_ADDRESSES,
+    Access,
+    CommandQuantity,
+    PointProfile,
+    PollGroup,
+    Profile,
+    RegisterAddress,
+    RegisterType,
+    bits_of,
+)
+from config.strict import Rule
+from config.vocabulary import CHARGING_STATE, POWER_W, SOC, ChargingState, DeviceKind
+
+UNITS: Final = {
+    "w": "W",
+    "var": "var",
+    "va": "VA",
+    "wh": "Wh",
+    "v": "V",
+    "a": "A",
+    "hz": "Hz",
+    "s": "s",
+    "pu": "pu",
+    "soc": "pu",
+}
+REQUIRED_POINTS: Final = {
+    DeviceKind.METER: (POWER_W,),
+    DeviceKind.INVERTER: (POWER_W,),
+    DeviceKind.BATTERY: (POWER_W, SOC),
+    DeviceKind.CHARGER: (POWER_W, CHARGING_STATE),
+    DeviceKind.RELAY: (),
+}
+_FLOATS: Final = (RegisterType.FLOAT32, RegisterType.FLOAT64)
+_PLACEHOLDER: Final = re.compile(r"\{([a-z][a-z0-9_]*)\}")
+
+
+def profile_problems(profile: Profile) -> Iterator[Problem]:
+    """Every problem of a profile; paths begin at its top."""
+    for rule in PROFILE_RULES:
+        yield from broken(rule, profile)
+    for name, point in profile.points.items() if known(profile, "points") else ():
+        for rule in POINT_RULES:
+            yield from (problem.under(("points", name)) for problem in broken(rule, name, point))
+
+
+# The profile as a whole
+
+
+def _required_points(profile: Profile) -> Iterator[Problem]:
+    for name in REQUIRED_POINTS[profile.kind]:
+        if name not in profile.points:
+            yield Problem(("points", name), f"is required for a {profile.kind}")
+
+
+def _power_is_polled_fast(profile: Profile) -> Iterator[Problem]:
+    point = profile.points.get(POWER_W)
+    if point is not None and point.poll is not PollGroup.FAST:
+        # Without it the connection point cannot be held; a device's own power can be inferred for a while.
+        severity = Severity.ERROR if profile.kind is DeviceKind.METER else Severity.WARNING
+        words = f"is {point.poll}, but control needs power_w with every cycle"
+        yield Problem(("points", POWER_W, "poll"), words, PollGroup.FAST, severity)
+
+
+def _meters_are_not_controlled(profile: Profile) -> Iterator[Problem]:
+    if profile.kind is DeviceKind.METER and profile.control is not None:
+        yield Problem(("control",), "a meter has nothing to control")
+
+
+def _refreshed_before_it_falls_back(profile: Profile) -> Iterator[Problem]:
+    if profile.control is None:
+        return
+    refresh = profile.control.refresh_s
+    timers = (
+        (("control", "reversion_s"), profile.control.reversion_s),
+        (("on_silence", "after_s"), profile.on_silence.after_s),
+    )
+    for path, timer in timers:
+        if timer is not None and timer <= refresh:
+            words = f"{timer:g} is not longer than the time between refreshes, {refresh:g}"
+            yield Problem(path, words, f"a number greater than {refresh:g}", see=("control", "refresh_s"))
+
+
+def _refresh_is_not_held_back(profile: Profile) -> Iterator[Problem]:
+    control = profile.control
+    if control is not None and control.min_write_interval_s > control.refresh_s:
+        words = f"{control.min_write_interval_s:g} is longer than the time between refreshes, {control.refresh_s:g}"
+        yield Problem(("control", "min_write_interval_s"), words, see=("control", "refresh_s"))
+
+
+def _timer_is_armed(profile: Profile) -> Iterator[Problem]:
+    if profile.control is None:
+        return
+    arms = any(write.quantity is CommandQuantity.REVERSION_S for write in profile.control.writes)
+    if profile.on_silence.settable and not arms:
+        yield Problem(("on_silence", "settable"), "no write of the control sequence has quantity reversion_s")
+    if arms and profile.control.reversion_s is None:
+        yield Problem(("control", "reversion_s"), "is required: a write arms the timer with it")
+
+
+def _registers_agree(profile: Profile) -> Iterator[Problem]:
+    points = [(n, p.modbus) for n, p in profile.points.items() if known(p, "modbus") and p.modbus is not None]
+    spans = sorted((_span(address), name, address) for name, address in points if known(address, "address", "type"))
+    reach: list[tuple[tuple[str, int, int], str, RegisterAddress]] = []
+    for span, name, address in spans:
+        reach = [item for item in reach if item[0][0] == span[0] and item[0][2] >= span[1]]
+        for _, other, earlier in reach:
+            if not _same_encoding(earlier, address):
+                words = f"registers {span[1]} to {span[2]} are read in another way by point '{other}'"
+                yield Problem(("points", name, "modbus"), words, see=("points", other, "modbus"))
+        reach.append((span, name, address))
+
+
+def _span(address: RegisterAddress) -> tuple[str, int, int]:
+    return address.table, address.address, address.address + address.registers - 1
+
+
+def _same_encoding(one: RegisterAddress, other: RegisterAddress) -> bool:
+    # The order of a value's words does not matter for one that has one word, so models are not compared whole.
+    fields = ["address", "type", "length", "byte_order"] + (["word_order"] if one.registers > 1 else [])
+    return all(getattr(one, name) == getattr(other, name) for name in fields)
+
+
+def _same_place_same_value(profile: Profile) -> Iterator[Problem]:
+    first: dict[tuple[object, ...], str] = {}
+    for name, point in profile.points.items():
+        if not known(point, *PROTOCOL_ADDRESSES[profile.protocol], "unit", "scale", "offset", "sign", "access"):
+            continue
+        if point.access is Access.W or point.values is not None:
+            continue
+        other = first.setdefault((*_where(point), point.unit), name)
+        same = profile.points[other]
+        if (point.scale, point.offset, point.sign) != (same.scale, same.offset, same.sign):
+            words = f"the same value as point '{other}', in the same unit, with another scale, offset or sign"
+            yield Problem(("points", name), words, see=("points", other))
+
+
+def _where(point: PointProfile) -> tuple[object, ...]:
+    """What reads the same raw value when it is equal."""
+    if point.modbus is not None:
+        return ("modbus", point.modbus.table, point.modbus.address)
+    if point.sunspec is not None:
+        return ("sunspec", point.sunspec.models, point.sunspec.point, point.sunspec.block)
+    if point.opcua is not None:
+        return ("opcua", point.opcua.namespace, point.opcua.identifier, point.opcua.path)
+    return ("mqtt", point.mqtt.topic, point.mqtt.json_path) if point.mqtt is not None else ()
+
+
+def _parameters_are_used(profile: Profile) -> Iterator[Problem]:
+    used: set[str] = set()
+    complete = known(profile, "points", "availability")
+    for path, topic in _topics(profile):
+        names = _PLACEHOLDER.findall(topic)
+        used.update(names)
+        for name in names:
+            if name not in profile.parameters:
+                words = f"{{{name}}} is not among the parameters"
+                yield Problem(path, words, ", ".join(profile.parameters))
+    for at, name in enumerate(profile.parameters):
+        if complete and name not in used:
+            yield Problem(("parameters", at), f"no topic has {{{name}}}", severity=Severity.WARNING)
+
+
+def _topics(profile: Profile) -> Iterator[tuple[tuple[str | int, ...], str]]:
+    for name, point in profile.points.items():
+        address = point.mqtt if known(point, "mqtt") else None
+        for key in ("topic", "command_topic", "acknowledgement_topic"):
+            topic = getattr(address, key) if address is not None and known(address, key) else None
+            if topic is not None:
+                yield ("points", name, "mqtt", key), topic
+    if known(profile, "availability") and profile.availability is not None and known(profile.availability, "topic"):
+        yield ("availability", "topic"), profile.availability.topic
+
+
+def _points_are_readable(profile: Profile) -> Iterator[Problem]:
+    for at, (first, last) in enumerate(profile.pace.unreadable):
+        path = ("pace", "unreadable", at)
+        if first > last:
+            yield Problem(path, f"the first address, {first}, is above the last, {last}")
+        for name, point in profile.points.items():
+            if known(point, "modbus") and point.modbus is not None and known(point.modbus, "address", "type"):
+                _, low, high = _span(point.modbus)
+                if low <= last and high >= first and Access.R in point.access:
+                    words = f"point '{name}' is read from registers {low} to {high}, which are in here"
+                    yield Problem(path, words, see=("points", name))
+
+
+PROFILE_RULES: Final[tuple[Rule, ...]] = (
+    _required_points,
+    _power_is_polled_fast,
+    _meters_are_not_controlled,
+    _refreshed_before_it_falls_back,
+    _refresh_is_not_held_back,
+    _timer_is_armed,
+    _registers_agree,
+    _same_place_same_value,
+    _parameters_are_used,
+    _points_are_readable,
+)
+
+
+# One point
+
+
+def _unit_fits_the_name(name: str, point: PointProfile) -> Iterator[Problem]:
+    unit = UNITS.get(name.rsplit("_", 1)[-1])
+    if unit is not None and point.unit and point.unit != unit:
+        yield Problem(("unit",), f"'{point.unit}' does not fit the point's name", unit)
+
+
+def _control_points_are_read(name: str, point: PointProfile) -> Iterator[Problem]:
+    if name in (POWER_W, SOC, CHARGING_STATE) and Access.R not in point.access:
+        yield Problem(("access",), "control reads this point", "r, rw")
+
+
+def _access_has_a_way(name: str, point: PointProfile) -> Iterator[Problem]:
+    if point.modbus is not None and point.modbus.table == "input" and Access.W in point.access:
+        yield Problem(("access",), "an input register cannot be written", "r", see=("modbus",))
+    if point.mqtt is not None and Access.R in point.access and point.mqtt.topic is None:
+        yield Problem(("mqtt", "topic"), f"is required for access {point.access}")
+    if point.mqtt is not None and Access.W in point.access and point.mqtt.command_topic is None:
+        yield Problem(("mqtt", "command_topic"), f"is required for access {point.access}")
+
+
+def _charging_states_are_letters(name: str, point: PointProfile) -> Iterator[Problem]:
+    if name != CHARGING_STATE:
+        return
+    letters = ", ".join(ChargingState)
+    for raw, meaning in (point.values or {}).items():
+        if meaning not in list(ChargingState):
+            yield Problem(("values", raw), f"'{meaning}' is not a charging state of IEC 61851", letters)
+    if point.values is None and point.modbus is not None and point.modbus.type is not RegisterType.STRING:
+        yield Problem(("values",), "is required: a charging state is a letter", letters)
+
+
+def _values_fit_the_type(name: str, point: PointProfile) -> Iterator[Problem]:
+    text, fraction, source = _raw_kind(point)
+    for raw in point.values or {}:
+        if text and isinstance(raw, int):
+            yield Problem(("values", raw), f"{source} is text, and {raw} is a number", "keys in quotes")
+        if not text and isinstance(raw, str) and point.mqtt is None:
+            yield Problem(("values", raw), f"{source} is a number, and '{raw}' is text", "whole numbers as keys")
+    if fraction and point.values is not None:
+        yield Problem(("values",), f"{source} holds fractions, which name nothing")
+
+
+def _raw_kind(point: PointProfile) -> tuple[bool, bool, str]:
+    """Whether the raw value is text, whether it is a fraction, and what to call it."""
+    if point.modbus is not None:
+        encoding = point.modbus.type
+        return encoding is RegisterType.STRING, encoding in _FLOATS, encoding
+    if point.opcua is not None:
+        return point.opcua.type == "string", False, point.opcua.type
+    if point.mqtt is not None:
+        return False, False, point.mqtt.type
+    return False, False, "a SunSpec enumeration"
+
+
+def _text_has_no_scale(name: str, point: PointProfile) -> Iterator[Problem]:
+    text, _, source = _raw_kind(point)
+    text = text or (point.mqtt is not None and point.mqtt.type == "text")
+    if not text:
+        return
+    given = {"scale": point.scale != 1, "offset": point.offset != 0, "range": point.range, "invalid": point.invalid}
+    for field, value in given.items():
+        if value:
+            yield Problem((field,), f"is for numbers, and {source} is text")
+
+
+def _range_can_be_reached(name: str, point: PointProfile) -> Iterator[Problem]:
+    limits = _raw_limits(point)
+    if limits is None or point.range is None:
+        return
+    sign = -1.0 if point.sign == "generator" else 1.0
+    low, high = sorted(sign * (raw * point.scale + point.offset) for raw in limits)
+    if point.range[1] < low or point.range[0] > high:
+        assert point.modbus is not None
+        words = f"{point.modbus.type} with this scale and offset only gives {low:g} to {high:g}"
+        yield Problem(("range",), words, f"a range within {low:g} to {high:g}")
+
+
+def _invalid_can_be_read(name: str, point: PointProfile) -> Iterator[Problem]:
+    limits = _raw_limits(point)
+    if limits is None or point.modbus is None:
+        return
+    # Documents write 0x8000 for a signed register; a float cannot tell the largest numbers of 64 bits apart.
+    low, high = limits[0], float(1 << bits_of(point.modbus.type))
+    for at, raw in enumerate(point.invalid):
+        if not low <= raw <= high:
+            yield Problem(("invalid", at), f"{raw:g} can never be read from {point.modbus.type}")
+
+
+def _raw_limits(point: PointProfile) -> tuple[int, int] | None:
+    """Least and greatest raw number of a register point that holds whole numbers."""
+    if point.modbus is None or point.modbus.type in (*_FLOATS, RegisterType.STRING):
+        return None
+    bits, signed = bits_of(point.modbus.type), point.modbus.type.value.startswith("int")
+    return (-(1 << (bits - 1)), (1 << (bits - 1)) - 1) if signed else (0, (1 << bits) - 1)
+
+
+def _scale_is_not_zero(name: str, point: PointProfile) -> Iterator[Problem]:
+    if point.scale == 0:
+        yield Problem(("scale",), "0 would lose the value", "a number other than 0")
+
+
+POINT_RULES: Final[tuple[Rule, ...]] = (
+    _unit_fits_the_name,
+    _control_points_are_read,
+    _access_has_a_way,
+    _charging_states_are_letters,
+    _values_fit_the_type,
+    _text_has_no_scale,
+    _range_can_be_reached,
+    _invalid_can_be_read,
+    _scale_is_not_zero,
+)

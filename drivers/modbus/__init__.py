@@ -1,0 +1,1 @@
+"""Modbus: links, register plans and the driver; SunSpec models resolve to registers."""

@@ -1,0 +1,115 @@
+"""One request's worth of points, and how its reply becomes samples: one `struct` call, then one decoder a point."""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Sequence
+from typing import Any, Final, NamedTuple
+
+from config.vocabulary import Quality, Sample
+from drivers.encoding import RawDecoder, RegisterCodec
+
+_GOOD: Final = Quality.GOOD
+_BAD: Final = Quality.BAD
+_NOT_A_NUMBER: Final = float("nan")
+_new: Final = tuple.__new__
+
+
+class PlacedPoint(NamedTuple):
+    """A point and where it is."""
+
+    name: str
+    table: str
+    address: int
+    codec: RawDecoder
+
+
+class ScaleFactor:
+    """A SunSpec scale factor: the power of ten of the points that name it (sunssf, -10 to 10).
+
+    Until it is read, and while it holds anything else (0x8000: not implemented), all its points are bad.
+    """
+
+    __slots__ = ("_scaled", "address", "exponent")
+
+    def __init__(self, address: int) -> None:
+        self.address = address
+        self.exponent: int | None = None
+        self._scaled: list[tuple[RegisterCodec, float]] = []
+
+    def scale(self, codec: RegisterCodec) -> None:
+        """Make this the scale factor of a point."""
+        self._scaled.append((codec, codec.gain))
+        codec.gain = _NOT_A_NUMBER
+
+    def update(self, exponent: int) -> None:
+        """Take the value just read."""
+        self.exponent = exponent
+        factor = 10.0**exponent if -10 <= exponent <= 10 else _NOT_A_NUMBER
+        for codec, gain in self._scaled:
+            codec.gain = gain * factor
+
+
+class Block:
+    """The points and scale factors that one read answers."""
+
+    __slots__ = ("_factors", "_layers", "_points", "count", "first", "names", "table")
+
+    def __init__(
+        self, table: str, first: int, count: int, points: Sequence[PlacedPoint], factors: Sequence[ScaleFactor] = ()
+    ) -> None:
+        self.table = table
+        self.first = first
+        self.count = count
+        self.names = tuple(point.name for point in points)
+        fields = [(point.address, point.codec.format, point.codec.registers) for point in points]
+        fields += [(factor.address, "h", 1) for factor in factors]
+        self._layers, order = _layers(first, count, fields)
+        place = {field: at for at, field in enumerate(order)}
+        self._points = tuple((point.name, point.codec.decode, place[at]) for at, point in enumerate(points))
+        self._factors = tuple((factor, place[len(points) + at]) for at, factor in enumerate(factors))
+
+    def decode(self, reply: bytes, now_s: float) -> dict[str, Sample]:
+        """The samples in a reply's PDU, whose length has been checked, measured at `now_s`.
+
+        Scale factors come first, so that values and the factors read with them always belong together.
+        """
+        raws: Sequence[Any] = self._layers[0].unpack(reply)
+        for layer in self._layers[1:]:
+            raws = (*raws, *layer.unpack(reply))
+        for factor, at in self._factors:
+            if raws[at] != factor.exponent:
+                factor.update(raws[at])
+        samples = {}
+        for name, decode, at in self._points:
+            value = decode(raws[at])
+            # Half the time of `Sample(...)`, and there is one for every point of every cycle.
+            samples[name] = _new(Sample, (value, _BAD if value is None else _GOOD, now_s))
+        return samples
+
+    def bad(self, now_s: float) -> dict[str, Sample]:
+        """A bad sample for every point."""
+        return dict.fromkeys(self.names, Sample(None, _BAD, now_s))
+
+
+def _layers(
+    first: int, count: int, fields: Sequence[tuple[int, str, int]]
+) -> tuple[tuple[struct.Struct, ...], list[int]]:
+    """Formats for a whole reply PDU, and which field each unpacked value is; fields that overlap need several."""
+    left = sorted(range(len(fields)), key=lambda at: fields[at][0])
+    layers: list[struct.Struct] = []
+    order: list[int] = []
+    while left or not layers:
+        text, at, skipped = [">2x"], first, []
+        for index in left:
+            address, form, registers = fields[index]
+            if address < at:
+                skipped.append(index)
+                continue
+            text.append(f"{2 * (address - at)}x{form}")
+            at = address + registers
+            order.append(index)
+        text.append(f"{2 * (first + count - at)}x")
+        layers.append(struct.Struct("".join(text)))
+        left = skipped
+    return tuple(layers), order

@@ -1,0 +1,287 @@
+"""One device on a link: found, read in groups, written, and told apart from the link that it hangs on."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+from collections.abc import Callable, Mapping, Sequence
+from typing import Final
+
+import structlog
+
+from config.profile import Access, PollGroup
+from config.site import ModbusTcpAddress
+from config.vocabulary import POWER_W, Clock, FieldSink, Quality, Sample, WritePriority
+from drivers.backoff import Backoff
+from drivers.binding import DeviceBinding
+from drivers.driver import LinkStats
+from drivers.modbus.block import Block
+from drivers.modbus.connection import Connection
+from drivers.modbus.plan import Places, plan_blocks, register_places
+from drivers.modbus.read_plan import PlanError
+from drivers.modbus.request import Failure, Request, RequestFailed, read_pdu
+from drivers.modbus.setpoint_writer import SetpointWriter
+from drivers.modbus.sunspec import BASES, NotSunSpec, definitions_of, discover, identify, resolve
+
+# A device that answers and cannot be used yet (it boots, or its map is not there) is asked again after such a pause.
+_FIRST_RETRY_S: Final = 0.5
+_LONGEST_RETRY_S: Final = 5.0
+
+
+class _Group:
+    """The blocks of one poll group; its samples are delivered together, when the last block has answered."""
+
+    __slots__ = ("_deliver", "_detail", "_left", "_requests", "_samples", "answered")
+
+    def __init__(self, deliver: Callable[[dict[str, Sample], str], None]) -> None:
+        self._deliver = deliver
+        self._requests: tuple[_BlockRead, ...] = ()
+        self._left = 0
+        self._samples: dict[str, Sample] = {}
+        self._detail = ""
+        self.answered = False
+
+    def plan(self, requests: Sequence[_BlockRead]) -> None:
+        """Take the requests for this connection; nothing is under way any more."""
+        self._requests = tuple(requests)
+        self._left = 0
+
+    @property
+    def busy(self) -> bool:
+        return self._left > 0
+
+    def start(self, connection: Connection) -> None:
+        self._samples = {}
+        self._detail = ""
+        self._left = len(self._requests)
+        for request in self._requests:
+            connection.submit(request)
+
+    def part(self, samples: dict[str, Sample], detail: str = "") -> None:
+        """One block has its answer, good or bad; `detail` says why bad."""
+        self._left -= 1
+        self._detail = detail or self._detail
+        if self._samples:
+            self._samples.update(samples)
+        else:
+            self._samples = samples
+        if self._left == 0:
+            self._deliver(self._samples, self._detail)
+
+
+class _BlockRead(Request):
+    """The read of one block, sent again with each poll."""
+
+    __slots__ = ("_block", "_clock", "_group", "_stats")
+
+    def __init__(
+        self, name: str, unit: int, priority: WritePriority, timeout_s: float, block: Block, group: _Group,
+        stats: LinkStats, clock: Clock,
+    ) -> None:  # fmt: skip
+        super().__init__(name, unit, priority, timeout_s, read_pdu(block.table, block.first, block.count))
+        self._block = block
+        self._group = group
+        self._stats = stats
+        self._clock = clock
+
+    def succeeded(self, reply: bytes) -> None:
+        self._stats.good += 1
+        self._group.answered = True
+        self._group.part(self._block.decode(reply, self._clock()))
+
+    def failed(self, failure: Failure, detail: str) -> None:
+        if failure is Failure.DROPPED:
+            self._group.part({})
+        elif failure in (Failure.EXCEPTION, Failure.REJECTED):
+            self._group.part(self._block.bad(self._clock()), detail)
+
+
+class ModbusDevice:
+    """Samples are measured when their reply arrives; the device is present while its power is good.
+
+    Set-up, once a connection: find the SunSpec models where the profile names any, read everything once, and only then
+    let setpoints through. A profile of plain registers whose device has been read before is written first of all.
+    """
+
+    def __init__(
+        self, binding: DeviceBinding, sink: FieldSink, stats: LinkStats, clock: Clock, rng: random.Random
+    ) -> None:
+        if not isinstance(binding.address, ModbusTcpAddress):
+            raise TypeError(f"{binding.name}: not a Modbus address")
+        self.name = binding.name
+        self.writer = SetpointWriter(binding, binding.address.unit, sink, stats, clock)
+        self._profile = binding.profile
+        self._unit = binding.address.unit
+        self._sink = sink
+        self._stats = stats
+        self._clock = clock
+        self._rng = rng
+        self._log = structlog.get_logger("drivers.modbus").bind(device=binding.name)
+        self._registers = register_places(binding.profile)
+        self._definitions = definitions_of(binding.profile)
+        self._is_sunspec = any(point.sunspec is not None for point in binding.profile.points.values())
+        self._bases: tuple[int, ...] = BASES
+        self._watched = _watched_point(binding)
+        self._groups = {
+            PollGroup.FAST: _Group(self._deliver_fast),
+            PollGroup.SLOW: _Group(self._deliver),
+            PollGroup.ONCE: _Group(self._deliver),
+        }
+        self._fast = self._groups[PollGroup.FAST]
+        self._places = Places(self._registers)
+        self._connection: Connection | None = None
+        self._slow_timer: asyncio.TimerHandle | None = None
+        self._present: bool | None = None
+        stats.devices[binding.name] = False
+
+    async def set_up(self, connection: Connection) -> None:
+        """Make the device ready on a new connection; a device that can't be used yet is asked again and again."""
+        retry = Backoff(self._rng, _FIRST_RETRY_S, _LONGEST_RETRY_S)
+        if self._fast.answered and not self._is_sunspec:
+            self.writer.begin(connection, self._registers)
+        while True:
+            try:
+                await self._prepare(connection)
+            except RequestFailed as failed:
+                if failed.failure in (Failure.LOST, Failure.TIMEOUT):
+                    return
+                self._set_present(False, failed.detail)
+            except (NotSunSpec, PlanError) as unusable:
+                self._set_present(False, str(unusable))
+            else:
+                return
+            await asyncio.sleep(retry.pause_s())
+
+    def link_lost(self) -> None:
+        """Nothing is under way any more, and nothing is known of the device."""
+        self._connection = None
+        if self._slow_timer is not None:
+            self._slow_timer.cancel()
+            self._slow_timer = None
+        for group in self._groups.values():
+            group.plan(())
+        self._present = None
+        self._stats.devices[self.name] = False
+        self.writer.end()
+
+    def poll(self) -> bool:
+        """Start the fast poll unless one is under way; whether its answer is worth waiting for."""
+        connection = self._connection
+        if connection is None or self._fast.busy:
+            return False
+        self._fast.start(connection)
+        return self._present is True and self._fast.busy
+
+    async def _prepare(self, connection: Connection) -> None:
+        """Find the points, read what is slow (scale factors are), and start the first fast poll."""
+        places = await self._find(connection) if self._is_sunspec else Places(self._registers)
+        if self._watched in places.missing:
+            raise NotSunSpec(f"the device has no model that gives {self._watched}")
+        blocks = plan_blocks(self._profile, places)
+        self._places = places
+        for group in (PollGroup.ONCE, PollGroup.SLOW):
+            for block in blocks[group]:
+                await self._read_now(connection, block)
+        self._deliver(dict.fromkeys(places.missing, Sample(None, Quality.BAD, self._clock())), "")
+        for group, planned in blocks.items():
+            self._groups[group].plan([self._request(group, block) for block in planned])
+        self._connection = connection
+        self._fast.start(connection)
+        if not blocks[PollGroup.FAST]:
+            self.writer.begin(connection, places.points)
+        period_s = self._profile.pace.slow_poll_s
+        self._slow_timer = asyncio.get_running_loop().call_later(period_s * self._rng.random(), self._poll_slowly)
+
+    async def _find(self, connection: Connection) -> Places:
+        """Walk the SunSpec chain and resolve the profile's points in it."""
+
+        async def read(first: int, count: int) -> bytes:
+            return (await self._read(connection, "holding", first, count))[2:]
+
+        try:
+            base, chain = await discover(read, self._bases)
+        except RequestFailed:
+            # A device that is silent where it has no registers must not be asked there first for ever.
+            self._bases = (*self._bases[1:], self._bases[0])
+            raise
+        self._bases = (base, *(other for other in BASES if other != base))
+        identity = await identify(read, chain)
+        places = resolve(self._profile, chain, self._definitions)
+        if self._stats.identities.get(self.name) != identity:
+            self._stats.identities[self.name] = identity
+            self._log.info("device identified", identity=identity, models=[model.id for model in chain])
+            if places.missing:
+                self._log.info("points not offered", points=list(places.missing))
+        return Places({**self._registers, **places.points}, places.factors, places.missing)
+
+    async def _read(self, connection: Connection, table: str, first: int, count: int) -> bytes:
+        name = f"the read of {count} at {first} of {self.name}"
+        return await connection.read(name, self._unit, self._profile.pace.timeout_s, table, first, count)
+
+    async def _read_now(self, connection: Connection, block: Block) -> None:
+        """Read a block during set-up; one that the device refuses is bad and stops nothing."""
+        try:
+            reply = await self._read(connection, block.table, block.first, block.count)
+        except RequestFailed as failed:
+            if failed.failure in (Failure.LOST, Failure.TIMEOUT):
+                raise
+            self._deliver(block.bad(self._clock()), failed.detail)
+            return
+        self._stats.good += 1
+        self._deliver(block.decode(reply, self._clock()), "")
+
+    def _request(self, group: PollGroup, block: Block) -> _BlockRead:
+        priority = WritePriority.FAST_POLL if group is PollGroup.FAST else WritePriority.SLOW_POLL
+        name = f"the {group.value} poll of {self.name} at {block.first}"
+        timeout_s = self._profile.pace.timeout_s
+        return _BlockRead(name, self._unit, priority, timeout_s, block, self._groups[group], self._stats, self._clock)
+
+    def _poll_slowly(self) -> None:
+        connection = self._connection
+        if connection is None:
+            return
+        period_s = self._profile.pace.slow_poll_s
+        self._slow_timer = asyncio.get_running_loop().call_later(period_s, self._poll_slowly)
+        group = self._groups[PollGroup.SLOW]
+        if not group.busy:
+            group.start(connection)
+
+    def _deliver(self, samples: dict[str, Sample], detail: str) -> None:
+        if samples:
+            self._sink.samples(self.name, samples)
+            self._judge(samples, detail)
+
+    def _deliver_fast(self, samples: dict[str, Sample], detail: str) -> None:
+        self._deliver(samples, detail)
+        if self._fast.answered and self._connection is not None:
+            self.writer.begin(self._connection, self._places.points)
+
+    def _judge(self, samples: Mapping[str, Sample], detail: str) -> None:
+        sample = samples.get(self._watched)
+        if sample is None:
+            return
+        if sample.quality is Quality.BAD:
+            self._set_present(False, detail or f"{self._watched} is not a value")
+        elif self._present is not True:
+            self._set_present(True, "answers")
+
+    def _set_present(self, present: bool, reason: str) -> None:
+        if self._present is present:
+            return
+        self._present = present
+        self._stats.devices[self.name] = present
+        self._sink.device_state(self.name, present, reason)
+        if present:
+            self._log.info("device present")
+        else:
+            self._log.warning("device absent", reason=reason)
+
+
+def _watched_point(binding: DeviceBinding) -> str:
+    """The point by which a device counts as present: its power, or else the first that is read most often."""
+    points = binding.profile.points
+    if POWER_W in points:
+        return POWER_W
+    readable = [name for name, point in points.items() if point.access is not Access.W]
+    fast = [name for name in readable if points[name].poll is PollGroup.FAST]
+    return next(iter(fast or readable), "")

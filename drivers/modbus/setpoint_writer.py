@@ -1,0 +1,351 @@
+"""The writes of one device: its newest setpoint as register writes, in the order that its profile states."""
+
+from __future__ import annotations
+
+import asyncio
+import math
+from collections.abc import Mapping, Sequence
+from typing import Final, NamedTuple
+
+from config.profile import CommandQuantity, Control
+from config.vocabulary import Clock, FieldSink, Setpoint, WritePriority, WriteResult, WriteStatus
+from drivers.binding import DeviceBinding
+from drivers.commands import Command, rest_commands, setpoint_commands
+from drivers.driver import LinkStats
+from drivers.encoding import EncodeError, RegisterCodec, Rounding, round_raw
+from drivers.modbus.block import PlacedPoint
+from drivers.modbus.connection import Connection
+from drivers.modbus.request import Failure, Pdu, Request, write_pdu
+
+_NOTHING: Final = Pdu(b"", b"", 0)
+_COUNTER_MODULUS: Final = 1 << 16
+_MOST_WRITTEN: Final = 123  # registers of one function 16 request: Modbus Application Protocol V1.1b3, section 6.12
+_KEPT_BY_ROUNDING_DOWN: Final = (CommandQuantity.GENERATION_PU, CommandQuantity.CURRENT_A)
+
+
+class Segment(NamedTuple):
+    """Registers written by one request, and what each point among them was given."""
+
+    pdu: Pdu
+    points: tuple[tuple[str, bytes], ...]
+
+
+class _Sequence:
+    """Segments on their way. `setpoint` None: a rest state, or a setpoint sent again, of which nobody is told."""
+
+    __slots__ = ("at", "expires_s", "rest", "segments", "setpoint")
+
+    def __init__(self, segments: Sequence[Segment], setpoint: Setpoint | None, expires_s: float, rest: bool) -> None:
+        self.segments = segments
+        self.setpoint = setpoint
+        self.expires_s = expires_s
+        self.rest = rest
+        self.at = 0
+
+
+class SetpointWriter(Request):
+    """Takes setpoints at any time; stands in the link's queue itself and decides what to send when its turn comes.
+
+    Each setpoint gets exactly one result. A newer one supersedes one that has not begun; one that has begun is finished
+    first. Expiry is looked at right before each request. The first write of every connection is the current setpoint
+    unless it has expired, told or not told before: the device may have restarted, or hold either of two values.
+    """
+
+    __slots__ = (
+        "_acknowledged",
+        "_binding",
+        "_clock",
+        "_connection",
+        "_control",
+        "_counter",
+        "_current",
+        "_expiry",
+        "_pending",
+        "_places",
+        "_queued",
+        "_renew",
+        "_rest",
+        "_resting",
+        "_rounding",
+        "_sequence",
+        "_sink",
+        "_stats",
+    )
+
+    def __init__(self, binding: DeviceBinding, unit: int, sink: FieldSink, stats: LinkStats, clock: Clock) -> None:
+        timeout_s = binding.profile.pace.timeout_s
+        super().__init__(f"the write of {binding.name}", unit, WritePriority.SETPOINT, timeout_s, _NOTHING)
+        self._binding = binding
+        self._control = binding.profile.control if binding.writable else None
+        self._sink = sink
+        self._stats = stats
+        self._clock = clock
+        self._rounding = _roundings(binding.profile.control)
+        self._places: Mapping[str, PlacedPoint] = {}
+        self._connection: Connection | None = None
+        self._pending: Setpoint | None = None
+        self._current: Setpoint | None = None
+        self._sequence: _Sequence | None = None
+        self._rest: asyncio.Future[None] | None = None
+        self._expiry: asyncio.TimerHandle | None = None
+        self._acknowledged: dict[str, bytes] = {}
+        self._counter = 0
+        self._queued = False
+        self._renew = False
+        self._resting = False
+
+    def put(self, setpoint: Setpoint) -> None:
+        """Take a setpoint to be written next, in place of one that has not begun."""
+        refusal = self._refusal(setpoint)
+        if refusal:
+            self._tell(setpoint, WriteStatus.REFUSED, refusal)
+            return
+        if self._pending is not None:
+            self._tell(self._pending, WriteStatus.SUPERSEDED, f"by {setpoint.sequence}")
+        self._pending = self._current = setpoint
+        if self._connection is None:
+            self._watch_expiry()
+        else:
+            self._enqueue()
+
+    def begin(self, connection: Connection, places: Mapping[str, PlacedPoint]) -> None:
+        """The device can be written from now on; `places` are its points on this connection."""
+        if self._connection is connection:
+            return
+        self._stop_watching()
+        self._connection = connection
+        self._places = places
+        self._acknowledged.clear()
+        self._renew = self._current is not None
+        self._enqueue()
+
+    def end(self) -> None:
+        """The connection is gone, and with it the request that stood in its queue."""
+        self._connection = None
+        self._queued = False
+        self._rest_is_done()
+        if self._pending is not None:
+            self._watch_expiry()
+
+    def rest(self) -> asyncio.Future[None] | None:
+        """Write the rest state next and nothing after it; done when answered. None: there is nothing to write."""
+        if self._pending is not None:
+            self._drop_pending(WriteStatus.SUPERSEDED, "by the rest state")
+        self._current = None
+        self._resting = True
+        connection = self._connection
+        if self._control is None or not self._control.rest or connection is None:
+            return None
+        if self._rest is None:
+            self._rest = asyncio.get_running_loop().create_future()
+            self._enqueue()
+        return self._rest
+
+    def before_send(self) -> bool:
+        """Choose what to send, at the last moment."""
+        self._queued = False
+        sequence = self._sequence or self._start()
+        if sequence is None:
+            return False
+        if self._clock() >= sequence.expires_s:
+            done, of = sequence.at, len(sequence.segments)
+            self._finish(
+                WriteStatus.INDETERMINATE if done else WriteStatus.EXPIRED, f"expired after {done} of {of} requests"
+            )
+            return False
+        self.pdu = sequence.segments[sequence.at].pdu
+        return True
+
+    def succeeded(self, reply: bytes) -> None:
+        sequence = self._sequence
+        assert sequence is not None  # it was sent by `before_send`
+        self._acknowledged.update(sequence.segments[sequence.at].points)
+        sequence.at += 1
+        if sequence.at == len(sequence.segments):
+            self._finish(WriteStatus.ACKNOWLEDGED, "")
+        elif self._connection is not None:
+            self._queued = True
+            self._connection.submit_next(self)
+
+    def failed(self, failure: Failure, detail: str) -> None:
+        self._queued = False
+        sequence = self._sequence
+        if sequence is None:
+            return
+        for name, _ in sequence.segments[sequence.at].points:
+            self._acknowledged.pop(name, None)
+        if failure is Failure.EXCEPTION:
+            names = ", ".join(name for name, _ in sequence.segments[sequence.at].points)
+            self._finish(WriteStatus.REFUSED, f"{detail} at {names}")
+        else:
+            self._finish(WriteStatus.INDETERMINATE, detail)
+
+    def _enqueue(self) -> None:
+        connection = self._connection
+        if connection is None or self._sequence is not None:
+            return
+        if self._pending is None and not self._renew and not self._rest_is_due():
+            return
+        priority = self._priority()
+        if self._queued:
+            if priority != self.priority:
+                connection.reprioritize(self, priority)
+            return
+        self.priority = priority
+        self._queued = True
+        connection.submit(self)
+
+    def _priority(self) -> WritePriority:
+        if self._rest_is_due():
+            return WritePriority.FAIL_SAFE
+        setpoint = self._pending or self._current
+        return min(setpoint.priority, WritePriority.SETPOINT) if setpoint is not None else WritePriority.SETPOINT
+
+    def _start(self) -> _Sequence | None:
+        """Begin the rest state, the pending setpoint or the current one again; None if there is nothing to send."""
+        control = self._control
+        if control is None:
+            return None
+        self._counter = (self._counter + 1) % _COUNTER_MODULUS
+        if self._rest_is_due():
+            return self._begin(rest_commands(control, self._binding, self._counter), None, math.inf, True)
+        setpoint = self._pending or (self._current if self._renew else None)
+        told, self._pending, self._renew = self._pending, None, False
+        if setpoint is None:
+            return None
+        power_w = resolved_power_w(control, setpoint.power_w, self._binding.rating_w)
+        commands = setpoint_commands(control, power_w, self._binding, self._counter)
+        return self._begin(commands, told, setpoint.expires_s, False)
+
+    def _begin(
+        self, commands: Sequence[Command], told: Setpoint | None, expires_s: float, rest: bool
+    ) -> _Sequence | None:
+        segments: Sequence[Segment] = ()
+        status, detail = WriteStatus.ACKNOWLEDGED, "nothing has changed"
+        try:
+            segments = self._segments(commands)
+        except EncodeError as error:
+            status, detail = WriteStatus.REFUSED, str(error)
+        self._sequence = _Sequence(segments, told, expires_s, rest)
+        if segments:
+            return self._sequence
+        self._finish(status, detail)
+        return None
+
+    def _segments(self, commands: Sequence[Command]) -> list[Segment]:
+        """Register writes for commands, in order; neighbours whose registers adjoin share a request."""
+        segments: list[Segment] = []
+        pace = self._binding.profile.pace
+        most = min(_MOST_WRITTEN, pace.max_registers) if pace.write_function != "single" else 1
+        start, data = 0, b""
+        points: list[tuple[str, bytes]] = []
+        for command in commands:
+            address, encoded = self._encode(command)
+            if command.when_changed and self._acknowledged.get(command.point) == encoded:
+                continue
+            adjoins = bool(data) and address == start + len(data) // 2
+            if data and not (adjoins and len(data) + len(encoded) <= 2 * most):
+                segments.append(_segment(start, data, points, pace.write_function))
+                data, points = b"", []
+            if not data:
+                start = address
+            data += encoded
+            points.append((command.point, encoded))
+        if data:
+            segments.append(_segment(start, data, points, pace.write_function))
+        return segments
+
+    def _encode(self, command: Command) -> tuple[int, bytes]:
+        place = self._places.get(command.point)
+        if place is None or not isinstance(place.codec, RegisterCodec):
+            raise EncodeError(f"{command.point}: the device does not offer this point")
+        try:
+            return place.address, place.codec.encode(command.value, self._rounding.get(command.point, Rounding.NEAREST))
+        except EncodeError as error:
+            raise EncodeError(f"{command.point}: {error}") from None
+
+    def _finish(self, status: WriteStatus, detail: str) -> None:
+        sequence, self._sequence = self._sequence, None
+        assert sequence is not None  # only called with one under way
+        if sequence.rest:
+            self._rest_is_done()
+        elif status is WriteStatus.REFUSED and self._pending is None:
+            self._current = None
+        if sequence.setpoint is not None or status is not WriteStatus.ACKNOWLEDGED:
+            self._count(status)
+        self._tell(sequence.setpoint, status, detail)
+        self._enqueue()
+
+    def _count(self, status: WriteStatus) -> None:
+        if status is WriteStatus.ACKNOWLEDGED:
+            self._stats.writes_acknowledged += 1
+        elif status in (WriteStatus.REFUSED, WriteStatus.INDETERMINATE):
+            self._stats.writes_failed += 1
+
+    def _tell(self, setpoint: Setpoint | None, status: WriteStatus, detail: str) -> None:
+        if setpoint is not None:
+            self._sink.write_result(WriteResult(setpoint.device, setpoint.sequence, status, self._clock(), detail))
+
+    def _refusal(self, setpoint: Setpoint) -> str:
+        if not self._binding.writable:
+            return "read-only"
+        if self._control is None:
+            return "the profile has no control"
+        if not math.isfinite(setpoint.power_w):
+            return f"{setpoint.power_w} is not a power"
+        return "the driver is at rest" if self._resting else ""
+
+    def _rest_is_due(self) -> bool:
+        return self._rest is not None and not self._rest.done()
+
+    def _rest_is_done(self) -> None:
+        if self._rest is not None and not self._rest.done():
+            self._rest.set_result(None)
+
+    def _drop_pending(self, status: WriteStatus, detail: str) -> None:
+        setpoint, self._pending = self._pending, None
+        self._stop_watching()
+        self._tell(setpoint, status, detail)
+
+    def _watch_expiry(self) -> None:
+        """While nothing can be sent, the setpoint that waits is answered when its time is over."""
+        self._stop_watching()
+        if self._pending is not None:
+            loop = asyncio.get_running_loop()
+            self._expiry = loop.call_later(max(0.0, self._pending.expires_s - self._clock()), self._expire)
+
+    def _stop_watching(self) -> None:
+        if self._expiry is not None:
+            self._expiry.cancel()
+            self._expiry = None
+
+    def _expire(self) -> None:
+        self._expiry = None
+        if self._pending is not None and self._connection is None:
+            self._drop_pending(WriteStatus.EXPIRED, self._stats.reason or "the device has not been read yet")
+
+
+def resolved_power_w(control: Control, power_w: float, rating_w: float) -> float:
+    """What the device can resolve of a power, within its rating; a ceiling is rounded towards zero."""
+    within = min(max(power_w, -rating_w), rating_w)
+    if control.step_w is None:
+        return within
+    rounding = Rounding.TOWARD_ZERO if control.power == "ceiling" else Rounding.NEAREST
+    return round_raw(within / control.step_w, rounding) * control.step_w
+
+
+def _roundings(control: Control | None) -> dict[str, Rounding]:
+    """How each commanded point is rounded: never above a ceiling."""
+    if control is None:
+        return {}
+    return {
+        write.point: Rounding.TOWARD_ZERO
+        for write in control.writes
+        if write.quantity in _KEPT_BY_ROUNDING_DOWN
+        or (control.power == "ceiling" and write.quantity not in (None, CommandQuantity.REVERSION_S))
+    }
+
+
+def _segment(start: int, data: bytes, points: Sequence[tuple[str, bytes]], function: str) -> Segment:
+    single = len(data) == 2 and function != "multiple"
+    return Segment(write_pdu(start, data, single), tuple(points))

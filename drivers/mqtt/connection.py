@@ -1,0 +1,193 @@
+"""One connection to an MQTT broker, over aiomqtt. Used once: paho keeps what it could not send, and sends it later.
+
+Each connection has a client of its own, so that nothing published on a connection that broke can go out on the next
+one; and a connection that is dropped is reset, so that nothing left in the socket's buffer can arrive either.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import socket
+import ssl
+import struct
+from collections.abc import Awaitable, Sequence
+from typing import TYPE_CHECKING, Final, NamedTuple, TypeVar
+
+import aiomqtt
+
+from drivers.writer import ConnectionBroken
+
+if TYPE_CHECKING:
+    from config.site import MqttBroker, Tls
+
+_T = TypeVar("_T")
+
+_FAILURES: Final = (aiomqtt.MqttError, OSError, ValueError)
+# A broker that is cut off is noticed after at most twice this; the silence of its devices is noticed earlier.
+_KEEP_ALIVE_S: Final = 5
+_ABORT_ON_CLOSE: Final = struct.pack("ii", 1, 0)
+_SPARE_TOPICS: Final = 16
+
+
+class Arrival(NamedTuple):
+    """A message; `retained`: the broker had kept it from before the subscription."""
+
+    topic: str
+    payload: bytes
+    retained: bool
+
+
+class NewestOfEachTopic(asyncio.Queue[aiomqtt.Message]):
+    """Holds the newest message of each topic, in the order in which the topics were first heard; bounded by topics."""
+
+    _queue: dict[str, aiomqtt.Message]
+
+    def put_nowait(self, item: aiomqtt.Message) -> None:
+        topic = item.topic.value
+        if topic in self._queue:
+            self._queue[topic] = item
+        else:
+            super().put_nowait(item)
+
+    def qsize(self) -> int:
+        return len(self._queue)
+
+    def _init(self, maxsize: int) -> None:
+        self._queue = {}
+
+    def _put(self, item: aiomqtt.Message) -> None:
+        self._queue[item.topic.value] = item
+
+    def _get(self) -> aiomqtt.Message:
+        return self._queue.pop(next(iter(self._queue)))
+
+
+class MqttConnection:
+    """One session on one broker. Every call but `close` raises `ConnectionBroken` when it is of no use any more."""
+
+    def __init__(self, broker: MqttBroker, identifier: str, timeout_s: float, topics: Sequence[str]) -> None:
+        self._broker = broker
+        self._identifier = identifier
+        self._timeout_s = timeout_s
+        self._topics = topics
+        self._client: aiomqtt.Client | None = None
+        self._connected = False
+
+    async def open(self) -> list[str]:
+        """Connect and subscribe to every topic; returns those that the broker refuses."""
+        await self._sense(self._reach(), "cannot connect")
+        broker = self._broker
+        context = None
+        if broker.tls is not None:
+            context = await self._sense(asyncio.to_thread(_tls_context, broker.tls), "TLS")
+        client = self._client = aiomqtt.Client(
+            broker.host,
+            broker.port,
+            username=broker.username,
+            password=self._password(),
+            identifier=self._identifier,
+            queue_type=NewestOfEachTopic,
+            max_queued_incoming_messages=len(self._topics) + _SPARE_TOPICS,
+            timeout=self._timeout_s,
+            keepalive=_KEEP_ALIVE_S,
+            tls_context=context,
+        )
+        await self._sense(self._enter(client), "cannot connect")
+        self._connected = True
+        if not self._topics:
+            return []
+        granted = await self._sense(client.subscribe([(topic, 1) for topic in self._topics]), "cannot subscribe")
+        return [topic for topic, code in zip(self._topics, granted, strict=False) if _is_refusal(code)]
+
+    async def next(self) -> Arrival:
+        """The next message."""
+        assert self._client is not None
+        message = await self._sense(anext(self._client.messages), "connection lost")
+        return Arrival(message.topic.value, bytes(message.payload), message.retain)
+
+    async def publish(self, topic: str, payload: str) -> None:
+        """Publish with QoS 1, and wait until the broker has taken it."""
+        assert self._client is not None
+        publishing = self._client.publish(topic, payload, qos=1, timeout=self._timeout_s)
+        await self._sense(publishing, f"nobody took the command on {topic}")
+
+    async def close(self, *, orderly: bool) -> None:
+        """End the connection; unless `orderly`, reset it so that nothing sent can still arrive."""
+        client = self._client
+        if client is None:
+            return
+        try:
+            if orderly and self._connected:
+                await client.__aexit__(None, None, None)
+        except _FAILURES:
+            pass
+        finally:
+            # What paho has asked the loop to watch is registered in its next turn, and must be before it is undone.
+            await asyncio.sleep(0)
+            await self._drop(client)
+
+    async def _drop(self, client: aiomqtt.Client) -> None:
+        # aiomqtt leaves the socket of a failed connection, and its own task, to the garbage collector.
+        paho = client._client
+        opened = paho.socket()
+        if isinstance(opened, socket.socket):
+            opened.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _ABORT_ON_CLOSE)
+            paho._sock_close()
+        if client._misc_task is not None:
+            client._misc_task.cancel()
+            await asyncio.wait([client._misc_task])
+        for outcome in (client._connected, client._disconnected):
+            if outcome.done() and not outcome.cancelled():
+                outcome.exception()
+
+    async def _reach(self) -> None:
+        """See that somebody listens: paho connects in a thread, which can't be called off while it waits."""
+        async with asyncio.timeout(self._timeout_s):
+            _, writer = await asyncio.open_connection(self._broker.host, self._broker.port)
+            writer.transport.abort()
+
+    async def _enter(self, client: aiomqtt.Client) -> None:
+        entering = asyncio.create_task(client.__aenter__(), name=f"{self._identifier} connects")
+        try:
+            await asyncio.shield(entering)
+        except asyncio.CancelledError:
+            # The thread that connects ends by its own time-out; its socket can be closed only after that.
+            await asyncio.gather(entering, return_exceptions=True)
+            raise
+
+    def _password(self) -> str | None:
+        name = self._broker.password_env
+        if name is None:
+            return None
+        password = os.environ.get(name)
+        if password is None:
+            raise ConnectionBroken(f"the environment variable {name} is not set")
+        return password
+
+    async def _sense(self, call: Awaitable[_T], what: str) -> _T:
+        try:
+            return await call
+        except TimeoutError:
+            raise ConnectionBroken(f"{what}: no answer within {self._timeout_s:g} s", timed_out=True) from None
+        except _FAILURES as error:
+            timed_out = isinstance(error, aiomqtt.MqttError) and "timed out" in str(error)
+            raise ConnectionBroken(f"{what}: {_reason(error)}", timed_out=timed_out) from None
+
+
+def _tls_context(tls: Tls) -> ssl.SSLContext:
+    context = ssl.create_default_context(cafile=tls.ca_file)
+    if tls.cert_file is not None:
+        context.load_cert_chain(tls.cert_file, tls.key_file)
+    return context
+
+
+def _is_refusal(code: object) -> bool:
+    """Whether a SUBACK return code is a failure: 0x80 (MQTT 3.1.1, section 3.9.3)."""
+    return bool(getattr(code, "is_failure", False)) or code == 0x80
+
+
+def _reason(error: BaseException) -> str:
+    if isinstance(error, OSError) and error.strerror:
+        return error.strerror
+    return str(error) or type(error).__name__

@@ -1,0 +1,258 @@
+"""One connection to an OPC UA server, from hello to close, over asyncua's client services.
+
+asyncua's own supervisor, watchdog and reconnection stay off: they hold back requests made while the connection is away
+and send them seconds later. A connection here is used once; whoever owns it makes a new one. Service and type names
+follow OPC 10000-4.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import socket
+import struct
+from collections.abc import Awaitable, Sequence
+from typing import TYPE_CHECKING, Any, Final, NamedTuple, TypeVar
+
+from asyncua import Client, ua
+from asyncua.client.ua_client import UaClientState
+
+from drivers.writer import ConnectionBroken
+
+if TYPE_CHECKING:
+    from datetime import datetime
+
+    from config.profile import OpcUaAddress
+
+_T = TypeVar("_T")
+
+# What asyncua raises for a peer that is gone, refuses, or sends bytes that are not OPC UA.
+_FAILURES: Final = (OSError, TimeoutError, ua.UaError, struct.error, ValueError, LookupError, TypeError, AttributeError)
+_KEEP_ALIVE_COUNT: Final = 3
+_NODES_PER_REQUEST: Final = 100
+_SESSION_LIFE_MS: Final = 30_000
+_RENEW_AT: Final = 0.75  # of the security token's lifetime: OPC 10000-4, 5.6.2
+_ABORT_ON_CLOSE: Final = struct.pack("ii", 1, 0)
+_NAMESPACE_ARRAY: Final = ua.NodeId(ua.ObjectIds.Server_NamespaceArray)
+_OBJECTS: Final = ua.NodeId(ua.ObjectIds.ObjectsFolder)
+_HIERARCHICAL: Final = ua.NodeId(ua.ObjectIds.HierarchicalReferences)
+
+
+class Publication(NamedTuple):
+    """What the server has published since the last look: the newest value of each changed node, by its index."""
+
+    changes: dict[int, Any]
+    published: datetime
+
+
+class OpcUaConnection:
+    """One session on one server. Every call but `close` raises `ConnectionBroken` when no sense can be had from it."""
+
+    def __init__(self, url: str, username: str | None, password: str | None, timeout_s: float) -> None:
+        _quieten_asyncua()
+        self._timeout_s = timeout_s
+        self._client = Client(url, timeout=timeout_s)
+        self._client.session_timeout = _SESSION_LIFE_MS
+        self._client.name = self._client.description = "Lamina"
+        self._client.application_uri = "urn:lamina:gateway"
+        self._username = username
+        self._password = password
+        self._changes: dict[int, Any] = {}
+        self._published: datetime | None = None
+        self._fault = ""
+        self._arrived = asyncio.Event()
+        self.silence_s = 0.0
+
+    async def open(self) -> None:
+        """Connect, open the channel, and create and activate a session."""
+        client = self._client
+        await self._sense(client.connect_socket(), "cannot connect")
+        await self._sense(client.send_hello(), "no hello")
+        await self._sense(client.open_secure_channel(), "no secure channel")
+        await self._sense(client.create_session(), "no session")
+        await self._sense(client.activate_session(username=self._username, password=self._password), "login refused")
+
+    async def keep(self) -> None:
+        """Renew the channel before its token runs out, until cancelled."""
+        while True:
+            await asyncio.sleep(self._client.secure_channel_timeout / 1000 * _RENEW_AT)
+            await self._sense(self._client.open_secure_channel(renew=True), "the channel was not renewed")
+
+    async def lost(self) -> None:
+        """Wait until the transport is gone; then raise."""
+        async with self._client.uaclient.subscribe_state() as states:
+            await states.wait_for_state(UaClientState.DISCONNECTED)
+        raise ConnectionBroken("the server closed the connection")
+
+    async def resolve(self, addresses: Sequence[OpcUaAddress]) -> list[Any]:
+        """The node id of each address by the server's present namespaces; a text saying why not where there is none."""
+        values = await self.read([_NAMESPACE_ARRAY])
+        uris = list(values[0].Value.Value or ()) if values[0].StatusCode.is_good() else []
+        found: list[Any] = [_node_id(address, uris) for address in addresses]
+        by_path = [at for at, node in enumerate(found) if isinstance(node, ua.BrowsePath)]
+        if by_path:
+            call = self._client.uaclient.translate_browsepaths_to_nodeids([found[at] for at in by_path])
+            results = await self._sense(call, "no browse paths")
+            _same_length(results, by_path)
+            for at, result in zip(by_path, results, strict=True):
+                found[at] = result.Targets[0].TargetId if result.Targets else result.StatusCode.name
+        return found
+
+    async def subscribe(self, nodes: Sequence[Any], interval_s: float) -> list[bool]:
+        """Have changes of `nodes` published; tells which of them the server monitors."""
+        parameters = ua.CreateSubscriptionParameters()
+        parameters.RequestedPublishingInterval = interval_s * 1000
+        parameters.RequestedMaxKeepAliveCount = _KEEP_ALIVE_COUNT
+        parameters.RequestedLifetimeCount = 100 * _KEEP_ALIVE_COUNT
+        parameters.PublishingEnabled = True
+        call = self._client.uaclient.create_subscription(parameters, self._take)
+        created = await self._sense(call, "no subscription")
+        keep_alive_s = created.RevisedPublishingInterval / 1000 * max(created.RevisedMaxKeepAliveCount, 1)
+        self.silence_s = 3 * keep_alive_s + self._timeout_s
+        request = ua.CreateMonitoredItemsParameters()
+        request.SubscriptionId = created.SubscriptionId
+        request.TimestampsToReturn = ua.TimestampsToReturn.Both
+        request.ItemsToCreate = [_monitored(at, node, interval_s) for at, node in enumerate(nodes)]
+        results = await self._sense(self._client.uaclient.create_monitored_items(request), "nothing is monitored")
+        _same_length(results, nodes)
+        return [bool(result.StatusCode.is_good()) for result in results]
+
+    async def publication(self) -> Publication:
+        """What came since the last call: changes, or nothing but a sign that there are none (keep-alive)."""
+        try:
+            async with asyncio.timeout(self.silence_s):
+                await self._arrived.wait()
+        except TimeoutError:
+            words = f"the subscription was silent for {self.silence_s:.1f} s"
+            raise ConnectionBroken(words, timed_out=True) from None
+        self._arrived.clear()
+        if self._fault:
+            raise ConnectionBroken(f"the subscription ended: {self._fault}")
+        assert self._published is not None
+        changes, self._changes = self._changes, {}
+        return Publication(changes, self._published)
+
+    async def read(self, nodes: Sequence[Any]) -> list[Any]:
+        """The data value of each node's value attribute."""
+        values: list[Any] = []
+        for at in range(0, len(nodes), _NODES_PER_REQUEST):
+            some = list(nodes[at : at + _NODES_PER_REQUEST])
+            answer = await self._sense(self._client.uaclient.read_attributes(some, ua.AttributeIds.Value), "no read")
+            _same_length(answer, some)
+            values.extend(answer)
+        return values
+
+    async def write(self, nodes: Sequence[Any], values: Sequence[Any]) -> list[Any]:
+        """Write variants in one request; the status code of each."""
+        # No timestamps: a server that can't set them refuses the whole value (Bad_WriteNotSupported).
+        data = [ua.DataValue(value) for value in values]
+        answer = await self._sense(self._client.uaclient.write_attributes(list(nodes), data), "no answer to a write")
+        _same_length(answer, nodes)
+        return list(answer)
+
+    async def close(self, *, orderly: bool) -> None:
+        """End the connection; unless `orderly`, reset it so that nothing sent can still arrive."""
+        uaclient = self._client.uaclient
+        # The session's own task: asyncua cancels it, but doesn't wait for its end.
+        publishing: asyncio.Task[None] | None = uaclient.session._publish_task
+        try:
+            async with asyncio.timeout(self._timeout_s):
+                if orderly and uaclient.state is UaClientState.CONNECTED:
+                    await uaclient.close_session(True)
+                    await uaclient.close_secure_channel()
+        except _FAILURES:
+            pass
+        finally:
+            if publishing is not None:
+                publishing.cancel()
+            self._drop_transport()
+            uaclient.disconnect_socket()
+            ending = [self._until_closed(), *([publishing] if publishing is not None else [])]
+            await asyncio.gather(*ending, return_exceptions=True)
+
+    def _drop_transport(self) -> None:
+        protocol = self._client.uaclient.protocol
+        transport = protocol.transport if protocol is not None else None
+        if transport is None:
+            return
+        opened = transport.get_extra_info("socket")
+        if opened is not None:
+            opened.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _ABORT_ON_CLOSE)
+        transport.abort()
+
+    async def _until_closed(self) -> None:
+        # A transport that was aborted closes its socket in the next turn of the loop.
+        await asyncio.sleep(0)
+
+    def _take(self, result: Any) -> None:
+        message = result.NotificationMessage
+        for notification in message.NotificationData or ():
+            if isinstance(notification, ua.DataChangeNotification):
+                self._changes.update((item.ClientHandle, item.Value) for item in notification.MonitoredItems or ())
+            elif isinstance(notification, ua.StatusChangeNotification):
+                self._fault = str(notification.Status.name)
+        self._published = message.PublishTime
+        self._arrived.set()
+
+    async def _sense(self, call: Awaitable[_T], what: str) -> _T:
+        try:
+            async with asyncio.timeout(2 * self._timeout_s):
+                return await call
+        except ua.UaStatusCodeError as error:
+            status = ua.StatusCode(error.code).name
+            raise ConnectionBroken(f"{what}: {status}") from None
+        except TimeoutError:
+            raise ConnectionBroken(f"{what}: no answer within {self._timeout_s:g} s", timed_out=True) from None
+        except _FAILURES as error:
+            raise ConnectionBroken(f"{what}: {error or type(error).__name__}") from None
+
+
+def _node_id(address: OpcUaAddress, uris: Sequence[str]) -> Any:
+    if address.namespace not in uris:
+        return f"namespace {address.namespace} is not on the server"
+    index = list(uris).index(address.namespace)
+    if address.path is not None:
+        return _browse_path(address.path, index)
+    try:
+        return ua.NodeId.from_string(f"ns={index};{address.identifier}")
+    except (ua.UaError, ValueError):
+        return f"{address.identifier} is no identifier"
+
+
+def _browse_path(path: Sequence[str], index: int) -> Any:
+    elements = []
+    for step in path:
+        element = ua.RelativePathElement()
+        element.ReferenceTypeId = _HIERARCHICAL
+        element.IsInverse = False
+        element.IncludeSubtypes = True
+        element.TargetName = ua.QualifiedName(step, index)
+        elements.append(element)
+    browse_path = ua.BrowsePath()
+    browse_path.StartingNode = _OBJECTS
+    browse_path.RelativePath.Elements = elements
+    return browse_path
+
+
+def _monitored(handle: int, node: Any, interval_s: float) -> Any:
+    request = ua.MonitoredItemCreateRequest()
+    request.ItemToMonitor.NodeId = node
+    request.ItemToMonitor.AttributeId = ua.AttributeIds.Value
+    request.MonitoringMode = ua.MonitoringMode.Reporting
+    request.RequestedParameters.ClientHandle = handle
+    request.RequestedParameters.SamplingInterval = interval_s * 1000
+    request.RequestedParameters.QueueSize = 1
+    request.RequestedParameters.DiscardOldest = True
+    return request
+
+
+def _same_length(answer: Sequence[Any] | None, asked: Sequence[Any]) -> None:
+    if len(answer or ()) != len(asked):
+        raise ConnectionBroken(f"{len(answer or ())} results for {len(asked)} items")
+
+
+def _quieten_asyncua() -> None:
+    """Each failure is told once by the driver, with its reason; asyncua would add a traceback for each."""
+    logging.getLogger("asyncua").setLevel(logging.WARNING)
+    for name in ("asyncua.client.ua_client", "asyncua.client.ua_session"):
+        logging.getLogger(name).setLevel(logging.CRITICAL + 1)

@@ -1,0 +1,210 @@
+"""`gateway bench cycle`: a whole control cycle over many Modbus TCP devices, as a ratio to the bare floor."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any, Final
+
+from config.profile import Profile
+from config.site import Site
+from config.vocabulary import WriteResult
+from gateway.bench.children import Child
+from gateway.bench.floor import READ_COUNT, WRITE_ADDRESS, Floor
+from gateway.composition import build_drivers
+from gateway.control.model import build_site_model
+from gateway.control.orders_in_force import DispatchInForce, OrdersInForce
+from gateway.cycle import ControlCycle, CycleReport, Figures
+from gateway.image import ImageInbox
+from gateway.writer import Writer
+
+BLOCKS: Final = 5
+RATING_W: Final = 10_000.0
+
+
+@dataclass(frozen=True, slots=True)
+class CycleBenchRequest:
+    """`servers`: HOST:PORT of the first of servers that already run, or None to start own ones."""
+
+    devices: int
+    period_ms: float
+    duration_s: float
+    servers: str | None
+
+
+def bench_profile() -> Profile:
+    """Reads 60 holding registers from 0 as 60 points, all decoded; a setpoint is 2 registers at 100."""
+    points: dict[str, Any] = {
+        f"value_{address}": {"modbus": {"address": address, "type": "int16"}, "poll": "fast", "source": "bench"}
+        for address in range(2, READ_COUNT)
+    }
+    points["power_w"] = {"modbus": {"address": 0, "type": "int32"}, "unit": "W", "poll": "fast", "source": "bench"}
+    points["setpoint_w"] = {
+        "modbus": {"address": WRITE_ADDRESS, "type": "int32"},
+        "unit": "W",
+        "access": "w",
+        "source": "bench",
+    }
+    return Profile.model_validate(
+        {
+            "profile": "bench_device",
+            "title": "A device of the cycle bench",
+            "kind": "relay",
+            "protocol": "modbus",
+            "source": {"document": "gateway/bench/floor.py", "version": "1", "publisher": "Lamina"},
+            "pace": {"slow_poll_s": 3600.0},
+            "points": points,
+            "control": {"writes": [{"point": "setpoint_w", "quantity": "power_w"}], "volatile": True},
+            "response": {"tr90_s": 0.2},
+        }
+    )
+
+
+def bench_site(devices: int, host: str, ports: list[int], period_ms: float) -> Site:
+    """Devices behind one connection; the first is also read as its meter's stand-in by the control path."""
+    return Site.model_validate(
+        {
+            "site": "bench",
+            "connection": {"rating_w": devices * RATING_W, "meter": "device_0"},
+            "fallback": {"net_import_w": "unlimited", "net_export_w": "unlimited"},
+            "control": {"period_ms": int(period_ms)},
+            "devices": {
+                f"device_{index}": {
+                    "profile": "bench_device",
+                    "address": {"driver": "modbus_tcp", "host": host, "port": port, "unit": 1},
+                    "rating_w": RATING_W,
+                }
+                for index, port in enumerate(ports)
+            },
+        }
+    )
+
+
+@dataclass(slots=True)
+class _Measured:
+    """Whole cycles, from the tick to the last acknowledgement."""
+
+    cycle_ms: Figures = field(default_factory=Figures)
+    floor_ms: Figures = field(default_factory=Figures)
+    started_s: dict[str, float] = field(default_factory=dict)
+    failed: int = 0
+
+
+class CycleBench:
+    """The real path on bare servers: drivers, image, control functions, writer, a changed setpoint each cycle."""
+
+    def __init__(self, site: Site, clock: Callable[[], float] = time.monotonic) -> None:
+        profile = bench_profile()
+        profiles = dict.fromkeys(site.devices, profile)
+        self.measured, self.clock = _Measured(), clock
+        self.inbox = ImageInbox(self._write_result, lambda *_: None)
+        addresses = {name: device.address for name, device in site.devices.items()}
+        self.drivers = build_drivers(site, profiles, self.inbox, clock, addresses, dict.fromkeys(site.devices, True))
+        by_device = {device: driver for driver in self.drivers for device in driver.devices}
+        self.writer = Writer(by_device, {}, clock, 1.0, self._written)
+        self.cycle = ControlCycle(
+            build_site_model(site, profiles),
+            self.drivers,
+            self.inbox,
+            self.writer,
+            clock,
+            site.control.period_ms / 1e3,
+            self._orders,
+            self._on_cycle,
+        )
+        self._rating_w = site.connection.rating_w
+        self._count = 0
+
+    def _orders(self) -> OrdersInForce:
+        share = 0.2 + 0.6 * (self._count * 0.382 % 1.0)
+        return OrdersInForce(dispatch=DispatchInForce("bench", "b", share * self._rating_w, 0.0, None, 0.0, 0.0, None))
+
+    def _on_cycle(self, report: CycleReport) -> None:
+        self.measured.started_s[str(self._count)] = report.started_s
+        self._count += 1
+        self.cycle.follow(str(self._count))
+
+    def _write_result(self, result: WriteResult) -> None:
+        self.measured.failed += result.status.value != "acknowledged"
+        self.writer.result(result)
+
+    def _written(self, order_ids: tuple[str, ...], at_s: float) -> None:
+        for order_id in order_ids:
+            started_s = self.measured.started_s.pop(order_id, None)
+            if started_s is not None:
+                self.measured.cycle_ms.add((at_s - started_s) * 1e3)
+
+
+async def run_cycle_bench(request: CycleBenchRequest) -> dict[str, Any]:
+    """Measure in alternating blocks; the figures as the command prints them."""
+    with TemporaryDirectory(prefix="lamina-bench-") as logs:
+        child = None
+        if request.servers is None:
+            child = await Child.start(
+                "servers", ["gateway.bench.floor", "--devices", str(request.devices)], Path(logs) / "servers.log"
+            )
+            host, ports = "127.0.0.1", (await child.ready())["ports"]
+        else:
+            host, _, first = request.servers.rpartition(":")
+            ports = [int(first) + index for index in range(request.devices)]
+        try:
+            return await _measure(request, host, ports)
+        finally:
+            if child is not None:
+                await child.stop()
+
+
+async def _measure(request: CycleBenchRequest, host: str, ports: list[int]) -> dict[str, Any]:
+    bench = CycleBench(bench_site(request.devices, host, ports, request.period_ms))
+    floor = await Floor.connect(host, ports)
+    links = [asyncio.create_task(driver.run(), name=driver.name) for driver in bench.drivers]
+    block_s = request.duration_s / BLOCKS
+    try:
+        await _all_present(bench)
+        missed, cpu_s, busy_s = 0, 0.0, 0.0
+        for _ in range(BLOCKS):
+            until_s = time.perf_counter() + block_s / 4.0
+            while time.perf_counter() < until_s:
+                bench.measured.floor_ms.add(await floor.sweep())
+            cpu_0, wall_0, missed_0 = time.process_time(), time.perf_counter(), bench.cycle.missed
+            cycle = asyncio.create_task(bench.cycle.run(), name="control cycle")
+            await asyncio.sleep(block_s)
+            cycle.cancel()
+            await asyncio.gather(cycle, return_exceptions=True)
+            cpu_s += time.process_time() - cpu_0
+            busy_s += time.perf_counter() - wall_0
+            missed += bench.cycle.missed - missed_0
+    finally:
+        floor.close()
+        for link in links:
+            link.cancel()
+        await asyncio.gather(*links, return_exceptions=True)
+    cycle_ms, floor_ms = bench.measured.cycle_ms.summary(), bench.measured.floor_ms.summary()
+    return {
+        "devices": request.devices,
+        "period_ms": request.period_ms,
+        "cycles": bench.cycle.count,
+        "cycle_ms": cycle_ms,
+        "floor_ms": {"p50": floor_ms["p50"], "p99": floor_ms["p99"]},
+        "ratio_p50": round((cycle_ms["p50"] or 0.0) / (floor_ms["p50"] or 1.0), 3),
+        "missed_cycles": missed,
+        "failed_writes": bench.measured.failed,
+        "cpu_pct": round(100.0 * cpu_s / busy_s, 1),
+    }
+
+
+async def _all_present(bench: CycleBench) -> None:
+    """Wait until every device has been read once."""
+    async with asyncio.timeout(20.0):
+        while True:
+            waited = [device for driver in bench.drivers for device in driver.poll()]
+            bench.inbox.await_samples(waited)
+            await bench.inbox.arrived.wait()
+            image = bench.inbox.switch(bench.clock())
+            if len(image.devices) == len(bench.drivers) and all(one.present for one in image.devices.values()):
+                return
+            await asyncio.sleep(0.02)

@@ -1,0 +1,296 @@
+"""The report as one page: everything inlined, nothing fetched."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Sequence
+from datetime import UTC, datetime
+from html import escape
+from importlib.resources import files
+from typing import Any, Final
+
+from plotly.offline import get_plotlyjs
+
+from config.messages import Down
+from gateway.bench.assessment import Assessment
+from gateway.bench.dso_orders import utc_at
+from gateway.bench.figures import Figure, figures_of
+from gateway.bench.metrics import BAND_PU, GRACE_S, HOLD_S
+from gateway.bench.report_schema import OrderFigures, Percentiles, Report
+from gateway.bench.wording import NOT_MEASURED, asked, duration, figure
+
+LONGEST_EXCURSION_S: Final = 2.0
+"""Outside a limit for less than this is a passing excursion; from this on the limit was broken."""
+
+MAX_TABLE_ROWS: Final = 400
+
+# Nothing may be fetched; the page's own scripts and styles are inline, and a picture is saved through a blob.
+_POLICY: Final = "default-src 'none'; script-src 'unsafe-inline'; style-src 'unsafe-inline'; img-src data: blob:"
+
+
+def page(assessment: Assessment, report: Report) -> str:
+    """The whole page as text."""
+    figures = figures_of(assessment)
+    title = f"{assessment.site.title or assessment.site.site}: bench run"
+    style = files("gateway.bench").joinpath("page.css").read_text(encoding="utf-8")
+    script = files("gateway.bench").joinpath("page.js").read_text(encoding="utf-8")
+    parts = [
+        '<!doctype html>\n<html lang="en">\n<head>\n<meta charset="utf-8">',
+        f'<meta http-equiv="Content-Security-Policy" content="{_POLICY}">',
+        '<meta name="viewport" content="width=device-width, initial-scale=1">',
+        f"<title>{escape(title)}</title>",
+        f"<style>\n{style}</style>",
+        "</head>\n<body>\n<main>",
+        _header(assessment, report, title),
+        _verdict(report),
+        _tiles(report),
+        '<div class="grid">',
+        *(_section(each) for each in figures),
+        _order_table(assessment, report),
+        _link_table(report),
+        _process_table(report),
+        _check_table(assessment),
+        "</div>",
+        _method(),
+        "</main>",
+        f'<script type="application/json" id="figures">{_embedded(figures)}</script>',
+        f"<script>{get_plotlyjs()}</script>",
+        f"<script>\n{script}</script>",
+        "</body>\n</html>\n",
+    ]
+    return "\n".join(parts)
+
+
+def _embedded(figures: Iterable[Figure]) -> str:
+    """The figures as JSON that no text in it can end early."""
+    plain = [{"key": each.key, "data": each.data, "layout": each.layout} for each in figures]
+    return json.dumps(plain, separators=(",", ":"), allow_nan=False).replace("<", "\\u003c")
+
+
+def _header(assessment: Assessment, report: Report, title: str) -> str:
+    started = utc_at(assessment.run, assessment.zero_s)
+    when = f"{datetime.fromtimestamp(started, UTC):%Y-%m-%d %H:%M:%S} UTC" if started is not None else ""
+    rating = f"connection {assessment.site.connection.rating_w / 1e3:g} kW"
+    length = duration(report.duration_s) if report.duration_s is not None else ""
+    facts = " · ".join(fact for fact in (f"site {assessment.site.site}", rating, when, length) if fact)
+    return f"<header><h1>{escape(title)}</h1><p>{escape(facts)}</p></header>"
+
+
+def _verdict(report: Report) -> str:
+    found = report.excursions
+    if found.count is None or found.longest_s is None:
+        tone, words, more = "warn", "Not judged: no record of the power.", ""
+    elif found.count == 0:
+        tone, words, more = "good", "Every limit was kept.", "No excursion of more than 1 % of the connection rating."
+    else:
+        passing = found.longest_s < LONGEST_EXCURSION_S
+        tone = "warn" if passing else "bad"
+        words = "Limits kept but for passing excursions." if passing else "A limit was broken."
+        times = "once" if found.count == 1 else f"{found.count} times"
+        more = (
+            f"Outside {times}, for {duration(found.longest_s)} at the longest; {figure(found.energy_wh, 'Wh')} beyond "
+            "the limits."
+        )
+    return f'<div class="verdict {tone}"><strong>{words}</strong><span>{escape(more)}</span></div>'
+
+
+def _tiles(report: Report) -> str:
+    settled = [order for order in report.orders if order.settled_s is not None]
+    slowest = max(settled, key=lambda order: order.settled_s or 0.0, default=None)
+    errors = [order for order in report.orders if order.steady_error_pct is not None]
+    worst = max(errors, key=lambda order: order.steady_error_pct or 0.0, default=None)
+    written = [order.received_to_written_ms for order in report.orders if order.received_to_written_ms is not None]
+    cycles = f"of {report.cycles:,}".replace(",", " ") + " cycles" if report.cycles is not None else ""
+    tiles = [
+        ("Longest excursion", figure(report.excursions.longest_s, "s"), _count(report.excursions.count, "excursion")),
+        ("Worst settling", figure(slowest.settled_s if slowest else None, "s"), slowest.id if slowest else ""),
+        ("Worst steady error", figure(worst.steady_error_pct if worst else None, "%"), "of the rating"),
+        ("Order to last write", figure(max(written, default=None), "ms", 1), "the slowest order"),
+        ("Refused orders", figure(report.refused_orders, digits=0), f"of {len(report.orders)} received"),
+        ("Missed cycles", figure(report.missed_cycles, digits=0), cycles),
+        (
+            "Start jitter, p99",
+            figure(report.jitter_ms.p99, "ms"),
+            f"bare loop {figure(report.bare_loop_jitter_ms.p99, 'ms')}",
+        ),
+    ]
+    cells = "".join(
+        f'<div class="tile"><dt>{name}</dt><dd>{value}</dd><small>{escape(note)}</small></div>'
+        for name, value, note in tiles
+    )
+    return f'<dl class="tiles">{cells}</dl>'
+
+
+def _count(count: int | None, noun: str) -> str:
+    return "" if count is None else f"{count or 'no'} {noun}{'' if count == 1 else 's'}"
+
+
+def _section(each: Figure) -> str:
+    caption = f"<p>{escape(each.caption)}</p>" if each.caption else ""
+    width = "" if each.half_width else ' class="wide"'
+    return f'<section{width}><h2>{escape(each.title)}</h2>{caption}<div id="{escape(each.key)}"></div></section>'
+
+
+def _table(title: str, caption: str, heads: Sequence[str], rows: Iterable[Sequence[Any]], wide: bool = True) -> str:
+    """A table; heads that begin with "#" are of columns of numbers. A cell is text, or text and its class."""
+    numeric = [head.startswith("#") for head in heads]
+    head = "".join(
+        f"<th{' class=number' if is_number else ''}>{escape(name.lstrip('#'))}</th>"
+        for name, is_number in zip(heads, numeric, strict=True)
+    )
+    body = []
+    for row in rows:
+        cells = []
+        for cell, is_number in zip(row, numeric, strict=True):
+            text, tone = cell if isinstance(cell, tuple) else (cell, "")
+            classes = " ".join(filter(None, ("number" if is_number else "", tone)))
+            cells.append(
+                f'<td class="{classes}">{escape(str(text))}</td>' if classes else f"<td>{escape(str(text))}</td>"
+            )
+        body.append(f"<tr>{''.join(cells)}</tr>")
+    width = ' class="wide"' if wide else ""
+    words = f"<p>{escape(caption)}</p>" if caption else ""
+    table = f"<table><thead><tr>{head}</tr></thead><tbody>{''.join(body)}</tbody></table>"
+    return f'<section{width}><h2>{escape(title)}</h2>{words}<div class="scroll">{table}</div></section>'
+
+
+def _order_table(assessment: Assessment, report: Report) -> str:
+    rows: list[Sequence[Any]] = []
+    signals: list[OrderFigures] = []
+    for order, figures in zip(assessment.orders, report.orders, strict=True):
+        if order.kind is Down.REGULATION and not order.refused and order.binds:
+            signals.append(figures)
+            continue
+        rows += _signal_row(signals)
+        signals = []
+        tone = "bad" if order.refused or order.fault else ""
+        said = figures.status or ("does not bind" if figures.fault else NOT_MEASURED)
+        rows.append(
+            (
+                (order.id, "name"),
+                order.kind.value,
+                asked(order) or NOT_MEASURED,
+                figure(order.received_s - assessment.zero_s, "s"),
+                _until(figures),
+                (said, tone),
+                *_met(figures),
+                (figures.reason or figures.fault, "muted"),
+            )
+        )
+    rows += _signal_row(signals)
+    if not rows:
+        return ""
+    left = len(rows) - MAX_TABLE_ROWS
+    caption = "Regulation signals that follow each other stand in one row with the slowest and the mean of them."
+    caption += f" {left} more rows are in report.json." if left > 0 else ""
+    heads = (
+        "Order",
+        "Kind",
+        "Asks",
+        "#Received",
+        "#In force until",
+        "Answer",
+        "#Written",
+        "#Settled",
+        "#Error",
+        "Reason",
+    )
+    return _table("Orders", caption, heads, rows[:MAX_TABLE_ROWS])
+
+
+def _until(figures: OrderFigures) -> str:
+    if figures.start_s is None:
+        return NOT_MEASURED
+    return "end of run" if figures.end_s is None else figure(figures.end_s, "s")
+
+
+def _met(figures: OrderFigures) -> tuple[str, str, str]:
+    return (
+        figure(figures.received_to_written_ms, "ms", 1),
+        figure(figures.settled_s, "s"),
+        figure(figures.steady_error_pct, "%"),
+    )
+
+
+def _signal_row(signals: Sequence[OrderFigures]) -> list[Sequence[Any]]:
+    """One row for consecutive signals."""
+    if not signals:
+        return []
+    settled = [each.settled_s for each in signals if each.settled_s is not None]
+    errors = [each.steady_error_pct for each in signals if each.steady_error_pct is not None]
+    written = [each.received_to_written_ms for each in signals if each.received_to_written_ms is not None]
+    statuses = sorted({each.status for each in signals if each.status})
+    unsettled = len(signals) - len(settled)
+    return [
+        (
+            (signals[0].id if len(signals) == 1 else f"{signals[0].id} …", "name"),
+            "regulation",
+            _count(len(signals), "signal"),
+            figure(signals[0].start_s, "s"),
+            _until(signals[-1]),
+            ", ".join(statuses) or NOT_MEASURED,
+            figure(max(written, default=None), "ms", 1),
+            figure(max(settled, default=None), "s"),
+            figure(sum(errors) / len(errors) if errors else None, "%"),
+            (f"{unsettled} not settled before the next" if unsettled else "", "muted"),
+        )
+    ]
+
+
+def _link_table(report: Report) -> str:
+    if not report.links:
+        return ""
+    rows = [
+        (
+            (name, "name"),
+            figure(link.good, digits=0),
+            (figure(link.lost, digits=0), "bad" if link.lost else ""),
+            figure(link.reconnects, digits=0),
+        )
+        for name, link in report.links.items()
+    ]
+    return _table("Link counters", "", ("Link", "#Good answers", "#Lost", "#Reconnects"), rows, wide=False)
+
+
+def _process_table(report: Report) -> str:
+    process = report.process
+
+    def spread(name: str, value: Percentiles) -> Sequence[Any]:
+        return (name, "name"), figure(value.p50, "ms"), figure(value.p99, "ms"), figure(value.max, "ms")
+
+    rows = [
+        spread("Cycle time", report.cycle_ms),
+        spread("Cycle start jitter", report.jitter_ms),
+        spread("Bare loop's jitter", report.bare_loop_jitter_ms),
+    ]
+    memory, share = figure(process.rss_mb, "MB", 0), figure(process.cpu_pct, "%", 0)
+    caption = f"Memory {memory}, processor {share}, first setpoint {figure(process.first_setpoint_s, 's')} after start."
+    return _table("Control process", caption, ("Figure", "#Median", "#p99", "#Max"), rows, wide=False)
+
+
+def _check_table(assessment: Assessment) -> str:
+    rows: list[Sequence[Any]] = []
+    for event in assessment.run.dso or ():
+        if event.name == "check":
+            passed = event.data.get("passed") is True
+            word = ("passed", "good") if passed else ("failed", "bad")
+            rows.append(((event.text("name"), "name"), word, event.text("detail")))
+        elif event.name == "invalid":
+            rows.append(((f"{event.text('kind')} message", "name"), ("invalid", "bad"), event.text("reason")))
+    if not rows:
+        return ""
+    caption = "What the DSO checked of the messages it received."
+    return _table("DSO's checks", caption, ("Check", "Result", "Detail"), rows[:MAX_TABLE_ROWS])
+
+
+def _method() -> str:
+    rules = (
+        "Power figures come from the bench's physics, never from the gateway's own samples. The limits in force are "
+        "rebuilt from what the DSO sent, the installer's limits and the fallback, which holds before the first "
+        "heartbeat and from a time-out after the last one until the next; the tightest counts. An order is settled "
+        f"when power has come within {BAND_PU:.0%} of the connection rating and stays there for {HOLD_S:g} s; the "
+        "steady error is the mean from then on, in percent of the rating: beyond a limit, or from the target inside "
+        f"the limits. An excursion is more than {BAND_PU:.0%} of the rating beyond a limit that has been in force for "
+        f"{GRACE_S:g} s. Percentiles are nearest-rank."
+    )
+    return f"<details><summary>How these figures are made</summary><p>{escape(rules)}</p></details>"

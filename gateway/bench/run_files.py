@@ -1,0 +1,158 @@
+"""Reads the files of a run directory. What is missing, torn or foreign is left out; nothing here raises for content.
+
+All times are monotonic seconds of the host that made the run.
+"""
+
+from __future__ import annotations
+
+import csv
+import json
+import math
+from array import array
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from itertools import chain
+from pathlib import Path
+from typing import Any, Final
+
+from gateway.bench.metrics import Spread
+
+PHYSICS_FILE: Final = "physics.csv"
+GATEWAY_FILES: Final = ("gateway.1.jsonl", "gateway.jsonl")
+"""The journal and its predecessor, where it grew too long for one file."""
+DSO_FILE: Final = "dso.jsonl"
+JITTER_FILE: Final = "jitter.json"
+
+
+@dataclass(frozen=True, slots=True)
+class Event:
+    """One line of a journal: its name, its monotonic time and everything it says."""
+
+    name: str
+    at_s: float
+    data: Mapping[str, Any]
+
+    def number(self, key: str) -> float | None:
+        """The finite number under `key`, or None."""
+        return number(self.data.get(key))
+
+    def text(self, key: str) -> str:
+        """The text under `key`, or an empty one."""
+        value = self.data.get(key)
+        return value if isinstance(value, str) else ""
+
+    def mapping(self, key: str) -> Mapping[str, Any]:
+        """The object under `key`, or an empty one."""
+        return mapping(self.data.get(key))
+
+
+@dataclass(frozen=True, slots=True)
+class Physics:
+    """What the twins' physics recorded: one column a quantity, in load convention, aligned with `times`."""
+
+    times: Sequence[float] = ()
+    columns: Mapping[str, Sequence[float]] = field(default_factory=dict)
+
+    def column(self, name: str) -> Sequence[float] | None:
+        """A column, or None where the physics did not record it."""
+        return self.columns.get(name)
+
+
+@dataclass(frozen=True, slots=True)
+class Run:
+    """Everything one run left behind. `dso` is None where no DSO twin kept a log."""
+
+    physics: Physics
+    gateway: tuple[Event, ...]
+    dso: tuple[Event, ...] | None
+    bare_loop: Spread
+
+
+def number(value: object) -> float | None:
+    """A finite number as a float; None for anything else, truth values included."""
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        return None
+    try:
+        result = float(value)
+    except OverflowError:
+        return None
+    return result if math.isfinite(result) else None
+
+
+def mapping(value: object) -> Mapping[str, Any]:
+    """The value where it is a JSON object, else an empty one."""
+    return value if isinstance(value, dict) else {}
+
+
+def spread_of(value: object) -> Spread:
+    """Percentiles as a journal states them: an object with p50, p99 and max."""
+    given = mapping(value)
+    return Spread(number(given.get("p50")), number(given.get("p99")), number(given.get("max")))
+
+
+def read_run(run_dir: Path) -> Run:
+    """Read a run directory; a file that is missing counts as one that says nothing."""
+    dso_file = run_dir / DSO_FILE
+    return Run(
+        physics=read_physics(run_dir / PHYSICS_FILE),
+        gateway=read_events(*(run_dir / name for name in GATEWAY_FILES)),
+        dso=read_events(dso_file) if dso_file.exists() else None,
+        bare_loop=read_jitter(run_dir / JITTER_FILE),
+    )
+
+
+def read_events(*paths: Path) -> tuple[Event, ...]:
+    """The events of JSON-lines files in the order of their times."""
+    events: list[Event] = []
+    for line in chain.from_iterable(map(_lines, paths)):
+        try:
+            data = json.loads(line)
+        except (ValueError, RecursionError):
+            continue
+        if not isinstance(data, dict):
+            continue
+        name, at_s = data.get("event"), number(data.get("monotonic_s"))
+        if isinstance(name, str) and at_s is not None:
+            events.append(Event(name, at_s, data))
+    return tuple(sorted(events, key=lambda event: event.at_s))
+
+
+def read_physics(path: Path) -> Physics:
+    """The physics' record; rows that are torn, not numbers or not later than the row before are left out."""
+    lines = _lines(path)
+    header = next(csv.reader([next(lines, "")]), [])
+    if "monotonic_s" not in header:
+        return Physics()
+    columns = [array("d") for _ in header]
+    times = columns[header.index("monotonic_s")]
+    clock = header.index("monotonic_s")
+    for line in lines:
+        cells = line.rstrip("\r\n").split(",")
+        try:
+            row = [float(cell) for cell in cells]
+        except ValueError:
+            continue
+        if len(row) != len(header) or not all(map(math.isfinite, row)) or (times and row[clock] <= times[-1]):
+            continue
+        for column, value in zip(columns, row, strict=True):
+            column.append(value)
+    return Physics(times, {name: column for name, column in zip(header, columns, strict=True) if name != "monotonic_s"})
+
+
+def read_jitter(path: Path) -> Spread:
+    """The bare loop's jitter in ms."""
+    try:
+        return spread_of(json.loads(path.read_text(encoding="utf-8")))
+    except (OSError, ValueError, RecursionError):
+        return Spread()
+
+
+def _lines(path: Path) -> Iterator[str]:
+    """The complete lines of a text file: one without its line end was torn by whatever ended the writer."""
+    try:
+        with path.open(encoding="utf-8", errors="replace", newline="\n") as file:
+            for line in file:
+                if line.endswith("\n"):
+                    yield line
+    except OSError:
+        return

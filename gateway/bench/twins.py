@@ -1,0 +1,89 @@
+"""The twins of a site as child processes, with a broker for those that speak MQTT."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import signal
+import sys
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from config.site import MqttBroker
+from gateway.bench.children import Child, ChildFailedError
+
+
+class TwinsProcess:
+    """The twins' process and, unless one was named, a broker's; `endpoints` is what the twins printed."""
+
+    def __init__(self, children: list[Child], endpoints: dict[str, Any], broker: MqttBroker) -> None:
+        self.children, self.endpoints, self.broker = children, endpoints, broker
+
+    @classmethod
+    async def start(
+        cls,
+        site: Path,
+        names: Sequence[str],
+        ports: str,
+        logs: Path,
+        *,
+        broker: str | None = None,
+        trace: Path | None = None,
+    ) -> TwinsProcess:
+        """Start the twins named (none: all) and wait until they serve; raises ChildFailedError."""
+        children: list[Child] = []
+        try:
+            if broker is None:
+                child = await Child.start("broker", ["sim_devices.broker", "--until-eof"], logs / "broker.log")
+                children.append(child)
+                said = (await child.ready())["endpoints"]["mqtt"]
+                broker = f"{said['host']}:{said['port']}"
+            arguments = ["sim_devices.process", str(site), "--ports", ports, "--mqtt", broker, "--until-eof"]
+            for name in names:
+                arguments += ["--twin", name]
+            if trace is not None:
+                arguments += ["--trace", str(trace)]
+            child = await Child.start("twins", arguments, logs / "twins.log")
+            children.append(child)
+            endpoints = await child.ready()
+        except BaseException:
+            for child in reversed(children):
+                await child.stop()
+            raise
+        host, _, port = broker.rpartition(":")
+        return cls(children, endpoints, MqttBroker(host=host, port=int(port)))
+
+    async def stop(self) -> list[int]:
+        """Stop all, the twins before their broker; their exit codes."""
+        return [await child.stop() for child in reversed(self.children)]
+
+
+async def serve_twins(site: Path, names: Sequence[str], ports: str, broker: str | None) -> int:
+    """`gateway twins`: print the endpoints, serve until a signal or until the twins end; the exit code."""
+    stop = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, stop.set)
+    with tempfile.TemporaryDirectory(prefix="lamina-twins-") as logs:
+        try:
+            twins = await TwinsProcess.start(site, names, ports, Path(logs), broker=broker)
+        except ChildFailedError as error:
+            sys.stderr.write(f"{error}\n")
+            return 2
+        try:
+            sys.stdout.write(json.dumps(twins.endpoints) + "\n")
+            sys.stdout.flush()
+            ended = [asyncio.create_task(child.wait(), name=child.name) for child in twins.children]
+            stopped = asyncio.create_task(stop.wait(), name="signal")
+            await asyncio.wait([*ended, stopped], return_when=asyncio.FIRST_COMPLETED)
+            failed = not stop.is_set()
+            stopped.cancel()
+            await asyncio.gather(stopped, return_exceptions=True)
+        finally:
+            await twins.stop()
+        await asyncio.gather(*ended)
+    if failed:
+        sys.stderr.write("the twins ended by themselves\n")
+    return 1 if failed else 0

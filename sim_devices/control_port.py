@@ -1,0 +1,158 @@
+"""The way into a running twins process: JSON lines over loopback TCP.
+
+`{"real_power_w": {"name": w}}` tells the measured power of real devices (load convention), each control cycle.
+`{"load_step_w": w}` adds to the uncontrolled load. `{"state": true}` is answered by one line with every model's state.
+A line may have several of these. What can't be used is answered by a line with `error`, and changes nothing.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import Callable
+from typing import Any, Final
+
+from config.vocabulary import Clock
+from sim_devices.models import BatteryModel, ChargerModel, InverterModel
+from sim_devices.physics import PowerDevice, SitePhysics
+
+MAX_LINE: Final = 65_536
+MOST_W: Final = 1e9
+HOST: Final = "127.0.0.1"
+KNOWN: Final = frozenset({"real_power_w", "load_step_w", "state"})
+
+
+class ControlPort:
+    """Serves the control port of one physics, on a free port of loopback; `port` says which after `start`."""
+
+    def __init__(self, physics: SitePhysics, clock: Clock, lost_steps: Callable[[], int] = lambda: 0) -> None:
+        self.host = HOST
+        self.port = 0
+        self._physics = physics
+        self._clock = clock
+        self._lost_steps = lost_steps
+        self._server: asyncio.Server | None = None
+        self._connections: set[asyncio.Task[None]] = set()
+
+    async def __aenter__(self) -> ControlPort:
+        await self.start()
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await self.close()
+
+    async def start(self) -> None:
+        """Listen."""
+        self._server = await asyncio.start_server(self._serve, HOST, 0, limit=MAX_LINE)
+        self.port = self._server.sockets[0].getsockname()[1]
+
+    async def close(self) -> None:
+        """Stop listening and drop every connection."""
+        if self._server is None:
+            return
+        self._server.close()
+        for task in self._connections:
+            task.cancel()
+        await asyncio.gather(*self._connections, return_exceptions=True)
+        await self._server.wait_closed()
+        self._server = None
+
+    async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        task = asyncio.current_task()
+        assert task is not None
+        self._connections.add(task)
+        try:
+            await self._converse(reader, writer)
+        except (ConnectionError, asyncio.CancelledError):
+            # The task ends here either way: the stream's own callback reports a cancelled handler as an error.
+            pass
+        finally:
+            self._connections.discard(task)
+            writer.transport.abort()
+
+    async def _converse(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        while True:
+            try:
+                line = await reader.readline()
+            except ValueError:
+                writer.write(json.dumps({"error": f"a line is longer than {MAX_LINE} bytes"}).encode() + b"\n")
+                await writer.drain()
+                return
+            if not line:
+                return
+            answer = self.answer(line)
+            if answer is not None:
+                writer.write(json.dumps(answer).encode() + b"\n")
+                await writer.drain()
+
+    def answer(self, line: bytes) -> dict[str, Any] | None:
+        """Do what one line says; the answer, or None where none is due."""
+        try:
+            request = json.loads(line)
+        except (ValueError, RecursionError):
+            return {"error": "not JSON"}
+        if not isinstance(request, dict) or not request.keys() <= KNOWN or not request:
+            return {"error": f"expected an object with {', '.join(sorted(KNOWN))}"}
+        fault = self._fault(request)
+        if fault:
+            return {"error": fault}
+        now_s = self._clock()
+        for name, power_w in request.get("real_power_w", {}).items():
+            self._physics.set_real_power(name, float(power_w), now_s)
+        if "load_step_w" in request:
+            self._physics.inject_load_step(float(request["load_step_w"]))
+        return self.state() if request.get("state") else None
+
+    def _fault(self, request: dict[str, Any]) -> str:
+        powers = request.get("real_power_w", {})
+        if not isinstance(powers, dict):
+            return "real_power_w: expected an object of names and watts"
+        for name, power_w in powers.items():
+            if name not in self._physics.real:
+                return f"real_power_w: {name} is not a real device here"
+            if not _is_power(power_w):
+                return f"real_power_w: {name}: not a number of watts"
+        if "load_step_w" in request and not _is_power(request["load_step_w"]):
+            return "load_step_w: not a number of watts"
+        return ""
+
+    def state(self) -> dict[str, Any]:
+        """Every model's state, for people and tests."""
+        physics = self._physics
+        return {
+            "now_s": physics.now_s,
+            "elapsed_s": physics.elapsed_s,
+            "lost_steps": self._lost_steps(),
+            "net_w": physics.net_w,
+            "load_w": physics.load_w,
+            "voltage_v": list(physics.voltage_v_by_phase),
+            "meters": {name: {"power_w": m.power_w, "valid": m.valid} for name, m in physics.meters.items()},
+            "devices": {name: _device_state(model) for name, model in physics.devices.items()},
+            "real": {name: {"power_w": device.power_w} for name, device in physics.real.items()},
+        }
+
+
+def _is_power(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool) and -MOST_W <= value <= MOST_W
+
+
+def _device_state(model: PowerDevice) -> dict[str, Any]:
+    state: dict[str, Any] = {
+        "power_w": model.power_w,
+        "connected": model.connected,
+        "reversions": model.reversions,
+        "clipped": model.clipped,
+    }
+    match model:
+        case InverterModel():
+            state |= {"ceiling_pu": model.ceiling_pu, "available_w": model.available_w}
+        case BatteryModel():
+            state |= {"soc": model.soc, "setpoint_w": model.setpoint_w}
+        case ChargerModel():
+            state |= {
+                "state": model.state.value,
+                "offered_current_a": model.offered_current_a,
+                "session_energy_wh": model.session_energy_wh,
+                "complete": model.complete,
+            }
+    return state

@@ -1,0 +1,175 @@
+"""The servers of a site's twins: which profile gets which, and where they listen."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from collections.abc import Mapping, Sequence
+from contextlib import AsyncExitStack
+from typing import TYPE_CHECKING, Any, Final, Literal, TypeAlias
+from urllib.parse import urlsplit
+
+from config.site import DeviceSite, ModbusTcpAddress, MqttDevice, OpcUaServer, Site
+from config.vocabulary import Clock, DeviceKind
+from sim_devices.modbus import ModbusTwin, start_modbus_twin
+from sim_devices.models import BatteryModel, ChargerModel
+from sim_devices.physics import SitePhysics
+
+if TYPE_CHECKING:
+    from sim_devices.mqtt_charger import MqttCharger
+
+Ports: TypeAlias = Literal["declared", "free"]
+
+KIND_BY_PROFILE: Final[Mapping[str, DeviceKind]] = {
+    "sunspec_meter": DeviceKind.METER,
+    "sunspec_inverter": DeviceKind.INVERTER,
+    "sunspec_battery": DeviceKind.BATTERY,
+    "opcua_battery": DeviceKind.BATTERY,
+    "keba_p30": DeviceKind.CHARGER,
+    "goe_charger": DeviceKind.CHARGER,
+}
+"""The profiles that have a twin."""
+
+DRIVER_BY_PROFILE: Final[Mapping[str, str]] = {"opcua_battery": "opcua", "goe_charger": "mqtt"}
+"""The protocol of a profile's twin, where it isn't Modbus TCP."""
+
+LOOPBACK: Final = "127.0.0.1"
+
+
+class TwinError(Exception):
+    """The twins of this site can't run; the text names the device and the reason."""
+
+
+def twin_kinds(site: Site, names: Sequence[str] | None) -> dict[str, DeviceKind]:
+    """The kinds of the named devices (None: all); raises TwinError listing every device that can't have a twin."""
+    faults: list[str] = []
+    kinds: dict[str, DeviceKind] = {}
+    for name in site.devices if names is None else names:
+        device = site.devices.get(name)
+        if device is None:
+            faults.append(f"{name}: the site has no such device; it has {', '.join(site.devices)}")
+        elif device.profile not in KIND_BY_PROFILE:
+            faults.append(f"{name}: no twin for profile {device.profile}; there are {', '.join(KIND_BY_PROFILE)}")
+        elif (driver := DRIVER_BY_PROFILE.get(device.profile, "modbus_tcp")) != device.address.driver:
+            faults.append(f"{name}: the twin of profile {device.profile} speaks {driver}, not {device.address.driver}")
+        elif isinstance(device.address, MqttDevice) and not device.address.parameters.get("serial", "").isalnum():
+            faults.append(f"{name}: address.parameters.serial: the charger's topics need one, of letters and digits")
+        else:
+            kinds[name] = KIND_BY_PROFILE[device.profile]
+    if faults:
+        raise TwinError("\n".join(faults))
+    return kinds
+
+
+class Endpoints:
+    """Starts servers for the twins of a physics, and closes them when left; `addresses` is what the gateway is given.
+
+    With ports `declared` they listen where the site file says, else on free ports of loopback. `mqtt` names a broker
+    that is used instead of the declared ones. Raises TwinError when an address can't be had.
+    """
+
+    def __init__(
+        self, site: Site, physics: SitePhysics, clock: Clock, *, ports: Ports, mqtt: tuple[str, int] | None = None
+    ) -> None:
+        self.addresses: dict[str, dict[str, Any]] = {}
+        self._site = site
+        self._physics = physics
+        self._clock = clock
+        self._ports = ports
+        self._mqtt = mqtt
+        self._modbus: dict[tuple[str, int], ModbusTwin] = {}
+        self._chargers: dict[str, MqttCharger] = {}
+        self._stack = AsyncExitStack()
+
+    async def __aenter__(self) -> Endpoints:
+        try:
+            for name in (*self._physics.meters, *self._physics.devices):
+                await self._start(name, self._site.devices[name])
+        except BaseException:
+            await self._stack.aclose()
+            raise
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await self._stack.aclose()
+
+    def run_clients(self, tasks: asyncio.TaskGroup) -> list[asyncio.Task[None]]:
+        """Start the twins that are clients of a broker; each runs until its task is cancelled."""
+        return [tasks.create_task(charger.run(), name=f"twin {name}") for name, charger in self._chargers.items()]
+
+    async def _start(self, name: str, device: DeviceSite) -> None:
+        match device.address:
+            case ModbusTcpAddress() as address:
+                await self._start_modbus(name, device.profile, address)
+            case OpcUaServer() as address:
+                await self._start_opcua(name, address)
+            case MqttDevice() as address:
+                self._prepare_mqtt(name, address)
+
+    async def _start_modbus(self, name: str, profile: str, address: ModbusTcpAddress) -> None:
+        declared = (address.host, address.port)
+        model = self._physics.meters.get(name) or self._physics.devices[name]
+        twin = self._modbus.get(declared)
+        if twin is not None:
+            try:
+                twin.add_unit(profile, model, unit=address.unit)
+            except ValueError as error:
+                raise TwinError(f"{name}: {address.host}:{address.port}: {error}") from error
+        else:
+            host, port = declared if self._ports == "declared" else (LOOPBACK, 0)
+            try:
+                twin = await start_modbus_twin(
+                    profile, model, host=host, port=port, unit=address.unit, clock=self._clock, site=self._site.site
+                )
+            except OSError as error:
+                raise TwinError(f"{name}: {host}:{port}: {_reason(error)}") from error
+            self._stack.push_async_callback(twin.close)
+            self._modbus[declared] = twin
+        self.addresses[name] = {"driver": address.driver, "host": twin.host, "port": twin.port, "unit": address.unit}
+
+    async def _start_opcua(self, name: str, address: OpcUaServer) -> None:
+        # Imported for sites that use it alone: it costs 80 MB and a second.
+        from sim_devices.opcua_battery import OpcUaBattery
+
+        model = self._physics.devices[name]
+        assert isinstance(model, BatteryModel)
+        host, port = LOOPBACK, 0
+        if self._ports == "declared":
+            parts = urlsplit(address.url)
+            host, port = parts.hostname or LOOPBACK, parts.port or 0
+        server = OpcUaBattery(model, self._clock, host=host, port=port)
+        try:
+            await self._stack.enter_async_context(server)
+        except OSError as error:
+            raise TwinError(f"{name}: {host}:{port}: {_reason(error)}") from error
+        self.addresses[name] = {"driver": address.driver, "url": server.url}
+
+    def _prepare_mqtt(self, name: str, address: MqttDevice) -> None:
+        from sim_devices.mqtt_charger import MqttCharger
+
+        model = self._physics.devices[name]
+        assert isinstance(model, ChargerModel)
+        host, port = self._mqtt or (address.host, address.port)
+        login = address if self._mqtt is None else None
+        charger = MqttCharger(
+            model,
+            self._clock,
+            serial=address.parameters["serial"],
+            host=host,
+            port=port,
+            username=login.username if login else None,
+            password=os.environ.get(login.password_env) if login and login.password_env else None,
+            seed=self._site.simulation.seed,
+        )
+        self._chargers[name] = charger
+        self.addresses[name] = {
+            "driver": address.driver,
+            "host": host,
+            "port": port,
+            "parameters": dict(address.parameters),
+        }
+
+
+def _reason(error: OSError) -> str:
+    # uvloop and asyncio wrap the message around the address, which is named already.
+    return os.strerror(error.errno) if error.errno else str(error)

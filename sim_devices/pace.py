@@ -1,0 +1,51 @@
+"""Physics in real time: as many steps as the clock has gone on, no drift, and no endless catching up."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from typing import Final
+
+from config.vocabulary import Clock
+from sim_devices.physics import SitePhysics
+
+STEPS_AT_ONCE: Final = 20
+"""Steps before other tasks get a turn, about half a millisecond."""
+
+MOST_BEHIND_S: Final = 1.0
+"""After a longer halt of the process the time in between is left out, not simulated."""
+
+
+class RealTimePace:
+    """Steps a site's physics to a clock, from the time `physics.now_s` on; `lost_steps` counts the steps left out."""
+
+    def __init__(self, physics: SitePhysics, clock: Clock, stepped: Callable[[], None] | None = None) -> None:
+        self.lost_steps = 0
+        self._physics = physics
+        self._clock = clock
+        self._stepped = stepped
+        self._origin_s = physics.now_s
+        self._done = 0
+
+    async def run(self) -> None:
+        """Step until cancelled."""
+        while True:
+            self.catch_up()
+            next_s = self._origin_s + (self._done + 1) * self._physics.step_s
+            await asyncio.sleep(max(0.0, next_s - self._clock()))
+
+    def catch_up(self) -> None:
+        """Do the steps that are due now, up to `STEPS_AT_ONCE`."""
+        physics = self._physics
+        step_s = physics.step_s
+        due = int((self._clock() - self._origin_s) / step_s) - self._done
+        excess = due - max(1, round(MOST_BEHIND_S / step_s))
+        if excess > 0:
+            self._done += excess
+            self.lost_steps += excess
+            due -= excess
+        for _ in range(min(due, STEPS_AT_ONCE)):
+            self._done += 1
+            physics.step(self._origin_s + self._done * step_s)
+            if self._stepped is not None:
+                self._stepped()
