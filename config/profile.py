@@ -179,10 +179,20 @@ class MqttAvailability(Strict):
 
 
 def _one_address(point: PointProfile) -> Iterator[Problem]:
-    given = [name for name in ADDRESSES if getattr(point, name) is not None]
+    given = [name for name in (*ADDRESSES, "sum") if getattr(point, name) is not None]
     if len(given) != 1:
         words = f"has {' and '.join(given)}" if given else "has no address"
         yield Problem((), f"{words}; a point has exactly one", ", ".join(ADDRESSES))
+
+
+def _a_sum_is_only_read(point: PointProfile) -> Iterator[Problem]:
+    if point.sum is None:
+        return
+    if point.access is not Access.R:
+        yield Problem(("access",), "a sum cannot be written", Access.R)
+    for field in ("scale", "offset", "sign", "invalid", "values"):
+        if getattr(point, field) != type(point).model_fields[field].default:
+            yield Problem((field,), "belongs to the parts of a sum; here each has its factor")
 
 
 def _range_ascends(point: PointProfile) -> Iterator[Problem]:
@@ -205,6 +215,11 @@ class PointProfile(Strict):
     )
     opcua: OpcUaAddress | None = Field(None, description="address of an OPC UA node; exactly one of the four is given")
     mqtt: MqttAddress | None = Field(None, description="MQTT topics; exactly one of the four is given")
+    sum: Annotated[dict[Name, Number], Field(min_length=1)] | None = Field(
+        None,
+        description="in place of an address, over Modbus: points of this profile and the factor of each, whose values "
+        "are added, for a value that the device gives only in parts",
+    )
     unit: str = Field("", description="the unit after scaling, as the point's name ends: W, V, A, Hz, Wh, s, pu")
     scale: Number = Field(1.0, description="factor from raw to unit")
     offset: Number = Field(0.0, description="added after scaling")
@@ -223,7 +238,7 @@ class PointProfile(Strict):
     )
     source: Annotated[str, Field(min_length=3)] = Field(description="table, section or model in the profile's document")
 
-    rules: ClassVar[tuple[Rule, ...]] = (_one_address, _range_ascends)
+    rules: ClassVar[tuple[Rule, ...]] = (_one_address, _range_ascends, _a_sum_is_only_read)
 
 
 class CommandQuantity(StrEnum):

@@ -6,7 +6,7 @@ import re
 from collections.abc import Iterator
 from typing import Final
 
-from config.findings import Problem, Severity
+from config.findings import Problem, Severity, did_you_mean
 from config.partial import broken, known
 from config.profile import (
     PROTOCOL_ADDRESSES,
@@ -136,13 +136,40 @@ def _same_place_same_value(profile: Profile) -> Iterator[Problem]:
     for name, point in profile.points.items():
         if not known(point, *PROTOCOL_ADDRESSES[profile.protocol], "unit", "scale", "offset", "sign", "access"):
             continue
-        if point.access is Access.W or point.values is not None:
+        if point.access is Access.W or point.values is not None or point.sum is not None:
             continue
         other = first.setdefault((*_where(point), point.unit), name)
         same = profile.points[other]
         if (point.scale, point.offset, point.sign) != (same.scale, same.offset, same.sign):
             words = f"the same value as point '{other}', in the same unit, with another scale, offset or sign"
             yield Problem(("points", name), words, see=("points", other))
+
+
+def _sums_have_parts(profile: Profile) -> Iterator[Problem]:
+    for name, point in profile.points.items():
+        if not known(point, "sum", "poll", "unit") or point.sum is None:
+            continue
+        path = ("points", name, "sum")
+        if profile.protocol != "modbus":
+            yield Problem(path, f"is for protocol modbus, not {profile.protocol}")
+        for other in point.sum:
+            part = profile.points.get(other)
+            if part is None:
+                yield Problem((*path, other), f"'{other}' is not among the points{did_you_mean(other, list(profile.points))}")
+            elif known(part, "sum", "poll", "unit", "access", "values"):
+                words = _no_part_of(point, part)
+                if words is not None:
+                    yield Problem((*path, other), f"'{other}' {words}", see=("points", other))
+
+
+def _no_part_of(point: PointProfile, part: PointProfile) -> str | None:
+    if part.sum is not None:
+        return "is a sum itself"
+    if part.access is Access.W or part.values is not None or _raw_kind(part)[0]:
+        return "is not a number that is read"
+    if part.unit != point.unit:
+        return f"is in '{part.unit}', and the sum in '{point.unit}'"
+    return f"is polled {part.poll}, and the sum {point.poll}" if part.poll is not point.poll else None
 
 
 def _where(point: PointProfile) -> tuple[object, ...]:
@@ -204,6 +231,7 @@ PROFILE_RULES: Final[tuple[Rule, ...]] = (
     _timer_is_armed,
     _registers_agree,
     _same_place_same_value,
+    _sums_have_parts,
     _parameters_are_used,
     _points_are_readable,
 )

@@ -34,7 +34,8 @@ async def local_socket(path: Path, answer: Answer, snapshot: Callable[[], dict[s
         task.set_name("local socket client")
         watchers.add(task)
         try:
-            with suppress(ConnectionError):
+            # Streams report a cancelled handler as an error; only our own end cancels one, so it ends quietly.
+            with suppress(ConnectionError, asyncio.CancelledError):
                 await _converse(reader, writer, answer, snapshot)
         finally:
             watchers.discard(task)

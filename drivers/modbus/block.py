@@ -69,23 +69,35 @@ class Block:
         self._points = tuple((point.name, point.codec.decode, place[at]) for at, point in enumerate(points))
         self._factors = tuple((factor, place[len(points) + at]) for at, factor in enumerate(factors))
 
+    def take_factors(self, reply: bytes) -> None:
+        """Take the scale factors in a reply, before other blocks are decoded that depend on them."""
+        if self._factors:
+            self._update(self._unpack(reply))
+
     def decode(self, reply: bytes, now_s: float) -> dict[str, Sample]:
         """The samples in a reply's PDU, whose length has been checked, measured at `now_s`.
 
         Scale factors come first, so that values and the factors read with them always belong together.
         """
-        raws: Sequence[Any] = self._layers[0].unpack(reply)
-        for layer in self._layers[1:]:
-            raws = (*raws, *layer.unpack(reply))
-        for factor, at in self._factors:
-            if raws[at] != factor.exponent:
-                factor.update(raws[at])
+        raws = self._unpack(reply)
+        self._update(raws)
         samples = {}
         for name, decode, at in self._points:
             value = decode(raws[at])
             # Half the time of `Sample(...)`, and there is one for every point of every cycle.
             samples[name] = _new(Sample, (value, _BAD if value is None else _GOOD, now_s))
         return samples
+
+    def _unpack(self, reply: bytes) -> Sequence[Any]:
+        raws: Sequence[Any] = self._layers[0].unpack(reply)
+        for layer in self._layers[1:]:
+            raws = (*raws, *layer.unpack(reply))
+        return raws
+
+    def _update(self, raws: Sequence[Any]) -> None:
+        for factor, at in self._factors:
+            if raws[at] != factor.exponent:
+                factor.update(raws[at])
 
     def bad(self, now_s: float) -> dict[str, Sample]:
         """A bad sample for every point."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import random
 from collections.abc import Callable, Mapping, Sequence
-from typing import Final
+from typing import Final, NamedTuple
 
 import structlog
 
@@ -21,6 +21,7 @@ from drivers.modbus.plan import Places, plan_blocks, register_places
 from drivers.modbus.read_plan import PlanError
 from drivers.modbus.request import Failure, Request, RequestFailed, read_pdu
 from drivers.modbus.setpoint_writer import SetpointWriter
+from drivers.modbus.sums import Sums
 from drivers.modbus.sunspec import BASES, NotSunSpec, definitions_of, discover, identify, resolve
 
 # A device that answers and cannot be used yet (it boots, or its map is not there) is asked again after such a pause.
@@ -28,17 +29,25 @@ _FIRST_RETRY_S: Final = 0.5
 _LONGEST_RETRY_S: Final = 5.0
 
 
+class _Part(NamedTuple):
+    """What became of one block: its reply, or None and why."""
+
+    block: Block
+    reply: bytes | None
+    at_s: float
+    detail: str = ""
+
+
 class _Group:
     """The blocks of one poll group; its samples are delivered together, when the last block has answered."""
 
-    __slots__ = ("_deliver", "_detail", "_left", "_requests", "_samples", "answered")
+    __slots__ = ("_deliver", "_left", "_parts", "_requests", "answered")
 
     def __init__(self, deliver: Callable[[dict[str, Sample], str], None]) -> None:
         self._deliver = deliver
         self._requests: tuple[_BlockRead, ...] = ()
         self._left = 0
-        self._samples: dict[str, Sample] = {}
-        self._detail = ""
+        self._parts: list[_Part] = []
         self.answered = False
 
     def plan(self, requests: Sequence[_BlockRead]) -> None:
@@ -51,22 +60,33 @@ class _Group:
         return self._left > 0
 
     def start(self, connection: Connection) -> None:
-        self._samples = {}
-        self._detail = ""
+        self._parts = []
         self._left = len(self._requests)
         for request in self._requests:
             connection.submit(request)
 
-    def part(self, samples: dict[str, Sample], detail: str = "") -> None:
-        """One block has its answer, good or bad; `detail` says why bad."""
+    def take(self, part: _Part | None) -> None:
+        """One block is done with; None: it was dropped, and nothing is known of it."""
         self._left -= 1
-        self._detail = detail or self._detail
-        if self._samples:
-            self._samples.update(samples)
-        else:
-            self._samples = samples
+        if part is not None:
+            self._parts.append(part)
+            self.answered = self.answered or part.reply is not None
         if self._left == 0:
-            self._deliver(self._samples, self._detail)
+            self._deliver(*_samples(self._parts))
+
+
+def _samples(parts: Sequence[_Part]) -> tuple[dict[str, Sample], str]:
+    """The samples of blocks read together, and why some are bad; every scale factor counts before any value."""
+    if len(parts) > 1:
+        for part in parts:
+            if part.reply is not None:
+                part.block.take_factors(part.reply)
+    samples: dict[str, Sample] = {}
+    detail = ""
+    for block, reply, at_s, why in parts:
+        samples.update(block.decode(reply, at_s) if reply is not None else block.bad(at_s))
+        detail = detail or why
+    return samples, detail
 
 
 class _BlockRead(Request):
@@ -86,14 +106,13 @@ class _BlockRead(Request):
 
     def succeeded(self, reply: bytes) -> None:
         self._stats.good += 1
-        self._group.answered = True
-        self._group.part(self._block.decode(reply, self._clock()))
+        self._group.take(_Part(self._block, reply, self._clock()))
 
     def failed(self, failure: Failure, detail: str) -> None:
         if failure is Failure.DROPPED:
-            self._group.part({})
+            self._group.take(None)
         elif failure in (Failure.EXCEPTION, Failure.REJECTED):
-            self._group.part(self._block.bad(self._clock()), detail)
+            self._group.take(_Part(self._block, None, self._clock(), detail))
 
 
 class ModbusDevice:
@@ -118,6 +137,7 @@ class ModbusDevice:
         self._rng = rng
         self._log = structlog.get_logger("drivers.modbus").bind(device=binding.name)
         self._registers = register_places(binding.profile)
+        self._sums = Sums(binding.profile)
         self._definitions = definitions_of(binding.profile)
         self._is_sunspec = any(point.sunspec is not None for point in binding.profile.points.values())
         self._bases: tuple[int, ...] = BASES
@@ -175,13 +195,14 @@ class ModbusDevice:
     async def _prepare(self, connection: Connection) -> None:
         """Find the points, read what is slow (scale factors are), and start the first fast poll."""
         places = await self._find(connection) if self._is_sunspec else Places(self._registers)
-        if self._watched in places.missing:
+        if not self._sums.needs(self._watched).isdisjoint(places.missing):
             raise NotSunSpec(f"the device has no model that gives {self._watched}")
         blocks = plan_blocks(self._profile, places)
         self._places = places
-        for group in (PollGroup.ONCE, PollGroup.SLOW):
-            for block in blocks[group]:
-                await self._read_now(connection, block)
+        parts = [
+            await self._read_now(connection, block) for block in (*blocks[PollGroup.ONCE], *blocks[PollGroup.SLOW])
+        ]
+        self._deliver(*_samples(parts))
         self._deliver(dict.fromkeys(places.missing, Sample(None, Quality.BAD, self._clock())), "")
         for group, planned in blocks.items():
             self._groups[group].plan([self._request(group, block) for block in planned])
@@ -218,17 +239,16 @@ class ModbusDevice:
         name = f"the read of {count} at {first} of {self.name}"
         return await connection.read(name, self._unit, self._profile.pace.timeout_s, table, first, count)
 
-    async def _read_now(self, connection: Connection, block: Block) -> None:
+    async def _read_now(self, connection: Connection, block: Block) -> _Part:
         """Read a block during set-up; one that the device refuses is bad and stops nothing."""
         try:
             reply = await self._read(connection, block.table, block.first, block.count)
         except RequestFailed as failed:
             if failed.failure in (Failure.LOST, Failure.TIMEOUT):
                 raise
-            self._deliver(block.bad(self._clock()), failed.detail)
-            return
+            return _Part(block, None, self._clock(), failed.detail)
         self._stats.good += 1
-        self._deliver(block.decode(reply, self._clock()), "")
+        return _Part(block, reply, self._clock())
 
     def _request(self, group: PollGroup, block: Block) -> _BlockRead:
         priority = WritePriority.FAST_POLL if group is PollGroup.FAST else WritePriority.SLOW_POLL
@@ -248,6 +268,7 @@ class ModbusDevice:
 
     def _deliver(self, samples: dict[str, Sample], detail: str) -> None:
         if samples:
+            self._sums.add(samples)
             self._sink.samples(self.name, samples)
             self._judge(samples, detail)
 

@@ -76,7 +76,6 @@ class MqttConnection:
 
     async def open(self) -> list[str]:
         """Connect and subscribe to every topic; returns those that the broker refuses."""
-        await self._sense(self._reach(), "cannot connect")
         broker = self._broker
         context = None
         if broker.tls is not None:
@@ -93,6 +92,8 @@ class MqttConnection:
             keepalive=_KEEP_ALIVE_S,
             tls_context=context,
         )
+        # paho connects in a thread, which can't be called off while it waits.
+        client._client.connect_timeout = self._timeout_s
         await self._sense(self._enter(client), "cannot connect")
         self._connected = True
         if not self._topics:
@@ -140,12 +141,6 @@ class MqttConnection:
         for outcome in (client._connected, client._disconnected):
             if outcome.done() and not outcome.cancelled():
                 outcome.exception()
-
-    async def _reach(self) -> None:
-        """See that somebody listens: paho connects in a thread, which can't be called off while it waits."""
-        async with asyncio.timeout(self._timeout_s):
-            _, writer = await asyncio.open_connection(self._broker.host, self._broker.port)
-            writer.transport.abort()
 
     async def _enter(self, client: aiomqtt.Client) -> None:
         entering = asyncio.create_task(client.__aenter__(), name=f"{self._identifier} connects")

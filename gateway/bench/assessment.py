@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from itertools import takewhile
 from math import inf
+from typing import Final
 
 from config.messages import Down, LimitOrder
 from config.site import DeviceSite, Site
@@ -24,13 +25,20 @@ from gateway.bench.timeline import InForce, Steps, fallback_limits, in_force, lo
 REGULATION_FADE_S = 5.0
 """After a lost regulation signal the base is judged again when this time has passed."""
 
+LEAST_TERM_S: Final = 1.0
+"""An order in force for less than this may end unsettled."""
+
 
 @dataclass(frozen=True, slots=True)
 class Verdict:
-    """How one order was met; None where it cannot be judged. The error is in percent of the connection rating."""
+    """How one order was met; None where it cannot be judged. The error is in percent of the connection rating.
+
+    `never_settled` tells an order that had the time to be met and was not from one that cannot be judged.
+    """
 
     settled_s: float | None = None
     steady_error_pct: float | None = None
+    never_settled: bool = False
 
 
 @dataclass(frozen=True)
@@ -116,7 +124,7 @@ class Assessment:
         times = self.times[first : first + len(errors)]
         settled = settled_s(times, errors, start_s, end_s, self.band_w)
         if settled is None:
-            return Verdict()
+            return Verdict(never_settled=times[-1] - times[0] >= LEAST_TERM_S)
         spans = [(start_s + settled, end_s)]
         if order.kind is Down.DISPATCH:
             spans = _without(spans[0], self.in_force.regulated)

@@ -118,7 +118,7 @@ def _bare_loop(request: DemoRequest) -> list[str]:
 
 def _gateway(request: DemoRequest, broker: str) -> list[str]:
     return [
-        *("gateway.cli.main", "run", str(request.path), "--twin", "all", "--broker", broker, "--trace", "--until-eof"),
+        *("gateway", "run", str(request.path), "--twin", "all", "--broker", broker, "--trace", "--until-eof"),
         *("--state", str(request.out), "--addresses", str(request.out / "endpoints.json")),
     ]
 
@@ -129,7 +129,7 @@ def _operator(request: DemoRequest, broker: str) -> list[str]:
         *("sim_devices.dso", "--broker", broker, "--layer", request.site.site, "--source", parent.name),
         *("--duration", str(request.duration_s), "--rating-w", str(request.site.connection.rating_w)),
         *("--heartbeat-timeout", str(parent.heartbeat_timeout_s), "--log", str(request.out / "dso.jsonl")),
-        "--until-eof",
+        *("--until-eof", "--start-after-ready"),
     ]
 
 
@@ -148,18 +148,19 @@ async def _watch_over(demo: _Demo, lasting: list[Child], operator: Child) -> Non
         )
         if not done:
             demo.problems.append("the operator's script did not end")
-        for task in done:
-            if task not in ended:
+        for task, child in ended.items():
+            if task not in done:
                 continue
-            child, code = ended[task], task.result()
+            code = task.result()
             if child is not operator:
                 demo.problems.append(f"{child.name} ended by itself with code {code}; see {child.log}")
             elif code:
                 demo.problems.append("a check of the operator's failed; see the report and dso.jsonl")
     finally:
-        for task in (view, stopped, *ended):
+        tasks: list[asyncio.Task[Any]] = [view, stopped, *ended]
+        for task in tasks:
             task.cancel()
-        await asyncio.gather(view, stopped, *ended, return_exceptions=True)
+        await asyncio.gather(*tasks, return_exceptions=True)
 
 
 async def _stop_checked(demo: _Demo, gateway: Child) -> None:

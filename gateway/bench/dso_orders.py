@@ -89,38 +89,47 @@ def _key(event: Event) -> tuple[str, str]:
 def _matched(sent: Sequence[Event], answered: Sequence[Event]) -> list[tuple[Event, list[Event]]]:
     """Each order sent with the gateway's lines on it.
 
-    Where an id was sent twice, refusals after the second sending belong to that one, everything else to the first.
+    Where an id was sent twice, refusals after the second sending belong to that one, everything else to the first. A
+    refusal without an id, of a payload too broken or too large to read, belongs to the latest order of its kind that
+    has no line of its own.
     """
-    lines_by_key: dict[tuple[str, str], list[Event]] = {}
-    for line in answered:
-        lines_by_key.setdefault(_key(line), []).append(line)
-    sent_by_key: dict[tuple[str, str], list[Event]] = {}
-    for event in sent:
-        sent_by_key.setdefault(_key(event), []).append(event)
+    lines_by_key = _by_key(answered)
     result: list[tuple[Event, list[Event]]] = []
-    for key, events in sent_by_key.items():
-        lines = lines_by_key.get(key, [])
+    for key, events in _by_key(sent).items():
+        lines = lines_by_key.get(key, []) if key[1] else []
         for index, event in enumerate(events):
-            from_s = event.at_s - _STAMP_ORDER_S
-            until_s = events[index + 1].at_s - _STAMP_ORDER_S if index + 1 < len(events) else inf
-            own = [
-                line
-                for line in lines
-                if from_s <= line.at_s and (line.at_s < until_s or (not index and line.text("status") != "rejected"))
-            ]
-            if index:
-                own = [line for line in own if line.text("status") == "rejected"]
-            result.append((event, own))
+            until_s = events[index + 1].at_s if index + 1 < len(events) else inf
+            result.append((event, _own_lines(event, lines, until_s, is_repeat=index > 0)))
+    for line in (line for line in answered if not _key(line)[1]):
+        earlier = [
+            (event, own)
+            for event, own in result
+            if not own and event.text("kind") == line.text("kind") and event.at_s - _STAMP_ORDER_S <= line.at_s
+        ]
+        if earlier:
+            max(earlier, key=lambda pair: pair[0].at_s)[1].append(line)
     return result
 
 
+def _by_key(events: Iterable[Event]) -> dict[tuple[str, str], list[Event]]:
+    found: dict[tuple[str, str], list[Event]] = {}
+    for event in events:
+        found.setdefault(_key(event), []).append(event)
+    return found
+
+
+def _own_lines(event: Event, lines: Iterable[Event], next_s: float, *, is_repeat: bool) -> list[Event]:
+    """The lines on one sending of an id, which was sent again at `next_s`."""
+    later = [line for line in lines if line.at_s >= event.at_s - _STAMP_ORDER_S]
+    if is_repeat:
+        return [line for line in later if line.text("status") == "rejected" and line.at_s < next_s - _STAMP_ORDER_S]
+    return [line for line in later if line.text("status") != "rejected" or line.at_s < next_s - _STAMP_ORDER_S]
+
+
 def _only_journalled(sent: Sequence[Event], answered: Sequence[Event]) -> list[tuple[Event, list[Event]]]:
-    known = {_key(event) for event in sent}
-    lines_by_key: dict[tuple[str, str], list[Event]] = {}
-    for line in answered:
-        if _key(line) not in known:
-            lines_by_key.setdefault(_key(line), []).append(line)
-    return [(lines[0], lines) for lines in lines_by_key.values()]
+    """Orders that the gateway journalled and the DSO's log does not name, each with its lines."""
+    known = _by_key(sent)
+    return [(lines[0], lines) for key, lines in _by_key(answered).items() if key not in known and key[1]]
 
 
 def _judged(
@@ -167,12 +176,14 @@ def _name(event: Event, lines: Sequence[Event], kind: Down) -> str:
     for given in (event.data.get("id"), event.mapping("message").get("id"), *(line.data.get("id") for line in lines)):
         if isinstance(given, str) and given:
             return given
-    return f"{kind}-{_key(event)[1]}".rstrip("-")
+    key = _key(event)[1]
+    return f"{kind}-{key}" if key else f"{kind} without id"
 
 
 def _parsed(kind: Down, message: object) -> tuple[Strict | None, str]:
     try:
-        return DOWN_SCHEMAS[kind].model_validate_json(json.dumps(message)), ""
+        text = message if isinstance(message, str) else json.dumps(message)
+        return DOWN_SCHEMAS[kind].model_validate_json(text), ""
     except ValidationError as error:
         first = error.errors()[0]
         return None, ": ".join([*(str(part) for part in first["loc"][:1]), first["msg"]])

@@ -3,19 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
 from html import escape
-from itertools import pairwise
-from typing import Any, Final
+from itertools import zip_longest
+from typing import Final
 
-from config.messages import Down, LimitOrder
 from config.vocabulary import DeviceKind, Quantity
 from gateway.bench.assessment import Assessment
-from gateway.bench.dso_orders import DsoOrder, utc_at
+from gateway.bench.dso_orders import utc_at
 from gateway.bench.metrics import energy_wh
+from gateway.bench.row_figures import links_figure, orders_figure
 from gateway.bench.timeline import Step, Steps
-from gateway.bench.traces import Layout, TimeAxis, Trace, bars, layout, line, step_line, value_axis
-from gateway.bench.wording import QUANTITY_NAMES, asked, duration, power
+from gateway.bench.traces import Figure, Layout, TimeAxis, Trace, layout, line, step_line, value_axis
+from gateway.bench.wording import QUANTITY_NAMES, duration, power
 
 KIND_COLOURS: Final = {
     DeviceKind.INVERTER: "@sun",
@@ -31,19 +30,6 @@ SERIES_LOOKS: Final = (
     ("@sun", "dashdot"),
     ("@sky", "longdash"),
 )
-_ROW_PX: Final = 28
-
-
-@dataclass(frozen=True, slots=True)
-class Figure:
-    """One chart of the report with the words around it."""
-
-    key: str
-    title: str
-    caption: str
-    data: list[Trace]
-    layout: Layout
-    half_width: bool = False
 
 
 def figures_of(assessment: Assessment) -> list[Figure]:
@@ -53,12 +39,12 @@ def figures_of(assessment: Assessment) -> list[Figure]:
     found = [
         _connection(assessment, axis),
         *_other_limits(assessment, axis),
-        _orders(assessment, axis),
+        orders_figure(assessment, axis),
         _devices(assessment, axis),
         _charge(assessment, axis),
         _cars(assessment, axis),
         _cycles(assessment, axis),
-        _links(assessment, axis),
+        links_figure(assessment, axis),
     ]
     return [figure for figure in found if figure is not None]
 
@@ -148,8 +134,8 @@ def _phases(assessment: Assessment, axis: TimeAxis) -> Layout:
     """The steps of the DSO's script: a thin line at each, its name along the top as far as there is room."""
     phases = [event for event in assessment.run.dso or () if event.name == "phase" and event.text("name")]
     lines, labels = [], []
-    ends = [event.at_s for event in phases[1:]] + [axis.end_s]
-    for event, end_s in zip(phases, ends, strict=True):
+    for event, following in zip_longest(phases, phases[1:]):
+        end_s = axis.end_s if following is None else following.at_s
         start_s = axis.clipped(event.at_s)
         name = event.text("name").replace("_", " ")
         text = axis.fitted(name, end_s - start_s)
@@ -187,85 +173,6 @@ def _other_limits(assessment: Assessment, axis: TimeAxis) -> list[Figure]:
             )
         )
     return figures
-
-
-def _orders(assessment: Assessment, axis: TimeAxis) -> Figure | None:
-    rows: dict[str, list[dict[str, Any]]] = {}
-    for index, order in enumerate(assessment.orders):
-        term = assessment.in_force.orders.get(index)
-        if term is None or order.kind is Down.REGULATION:
-            continue
-        mark = {"accepted": "✓", "completed": "✓", "superseded": "✓", "rejected": "✗"}.get(order.status, "")
-        span = {"start_s": term[0], "end_s": term[1], "text": f"{asked(order)} {mark}", "hover": _hover(order)}
-        rows.setdefault(_row(order), []).append(span | {"colour": _order_colour(order)})
-    if assessment.in_force.regulated:
-        rows["regulation"] = [_regulation_span(assessment, *span) for span in assessment.in_force.regulated]
-    fallback = [
-        {"start_s": start_s, "end_s": end_s, "text": "fallback", "hover": "the fallback limits hold", "colour": "@grey"}
-        for start_s, end_s in assessment.in_force.fallback
-        if start_s < axis.end_s and end_s > axis.zero_s
-    ]
-    if fallback:
-        rows["fallback"] = fallback
-    data = [bars(row, spans, axis) for row, spans in rows.items()]
-    refused = [order for order in assessment.orders if order.refused or not order.binds]
-    if refused:
-        data.append(_refusals(refused, axis))
-    names = [*rows, *(["refused"] if refused else [])]
-    if not names:
-        return None
-    return Figure(
-        "orders",
-        "Orders in force",
-        "✓ accepted by the gateway, ✗ refused.",
-        data,
-        _rows_layout(axis, names),
-    )
-
-
-def _row(order: DsoOrder) -> str:
-    if isinstance(order.message, LimitOrder):
-        return f"{QUANTITY_NAMES[order.message.quantity]} limit".replace("controllable load", "contr. load")
-    return str(order.kind)
-
-
-def _order_colour(order: DsoOrder) -> str:
-    if isinstance(order.message, LimitOrder):
-        return "@limit" if not isinstance(order.message.value, str) else "@grey"
-    return "@target"
-
-
-def _hover(order: DsoOrder) -> str:
-    said = f"{order.status} {order.reason}".strip() or "no acknowledgement seen"
-    source = f" from {order.source}" if order.source else ""
-    return escape(f"{order.id}{source}: {asked(order) or order.fault}") + f"<br>{escape(said)}"
-
-
-def _regulation_span(assessment: Assessment, start_s: float, end_s: float) -> dict[str, Any]:
-    count = sum(order.kind is Down.REGULATION and start_s <= order.begins_s < end_s for order in assessment.orders)
-    text = f"{count} signal{'s' if count != 1 else ''}"
-    return {"start_s": start_s, "end_s": end_s, "text": text, "hover": text, "colour": "@store"}
-
-
-def _refusals(refused: Sequence[DsoOrder], axis: TimeAxis) -> Trace:
-    return {
-        "type": "scatter",
-        "mode": "markers",
-        "x": [axis.x(axis.clipped(order.received_s)) for order in refused],
-        "y": ["refused"] * len(refused),
-        "hovertext": [f"{_hover(order)}<br>{escape(order.fault)}" for order in refused],
-        "hoverinfo": "text",
-        "marker": {"symbol": "x", "size": 9, "color": "@limit"},
-        "showlegend": False,
-    }
-
-
-def _rows_layout(axis: TimeAxis, rows: Sequence[str], **more: Any) -> Layout:
-    """A chart of rows, the first one on top."""
-    vertical = {"type": "category", "categoryorder": "array", "categoryarray": list(reversed(rows)), "fixedrange": True}
-    vertical |= {"range": [-0.5, len(rows) - 0.5], "showgrid": False, "ticks": "", "automargin": False}
-    shared = layout(axis, 48 + _ROW_PX * len(rows), hovermode="closest", barmode="overlay", yaxis=vertical, **more)
-    return shared | {"margin": shared["margin"] | {"t": 8}}
 
 
 def _devices(assessment: Assessment, axis: TimeAxis) -> Figure | None:
@@ -377,29 +284,4 @@ def _cycles(assessment: Assessment, axis: TimeAxis) -> Figure | None:
         "How long each cycle took and how far from its due time it began.",
         data,
         layout(axis, 240, yaxis=value_axis("ms", fixedrange=True)),
-    )
-
-
-def _links(assessment: Assessment, axis: TimeAxis) -> Figure | None:
-    states: dict[str, list[tuple[float, str, str]]] = {}
-    for event in assessment.run.gateway:
-        if event.name == "link" and event.text("name"):
-            states.setdefault(event.text("name"), []).append((event.at_s, event.text("state"), event.text("reason")))
-    if not states:
-        return None
-    colours = {"up": "@store", "lost": "@limit"}
-    data = []
-    for name, told in states.items():
-        spans = [
-            {"start_s": start_s, "end_s": end_s, "colour": colours.get(state, "@grey")}
-            | {"text": "" if state == "up" else escape(state), "hover": escape(f"{name}: {state} {reason}".strip())}
-            for (start_s, state, reason), (end_s, _, _) in pairwise([*told, (axis.end_s, "", "")])
-        ]
-        data.append(bars(escape(name), spans, axis))
-    return Figure(
-        "links",
-        "Links",
-        "Green: up; red: lost; grey: connecting.",
-        data,
-        _rows_layout(axis, [escape(name) for name in states]),
     )

@@ -27,6 +27,7 @@ WIDE_FROM: Final = 96
 DEFAULT_LINES: Final = 30
 NOTHING: Final = "–"
 _HALF_BAR: Final = 5
+_FIXED_LINES: Final = 8
 
 
 class LiveView:
@@ -48,16 +49,12 @@ def screen(snapshot: Mapping[str, Any], width: int, lines: int) -> RenderableTyp
     """The screen of a snapshot for so many columns and lines."""
     devices, orders, links = (_rows(snapshot, key) for key in ("devices", "orders", "links"))
     connection = _connection(snapshot, width)
-    troubled = [link for link in links if link.get("state") != "up"]
-    link_lines = _links(links, width)
-    # Header, rules, table heads and footer stand; what is left goes to devices first, then orders, then links.
-    left = lines - 1 - len(connection) - 6
+    # Header, rules, a table head and footer stand; what is left goes to devices first, then orders, then links.
+    left = lines - len(connection) - _FIXED_LINES
     shown_devices = devices[: max(left - 4, 1)]
     left -= len(shown_devices)
     shown_orders = orders[: max(min(len(orders), left - 2), 1)]
     left -= max(len(shown_orders), 1)
-    trouble = [_trouble(link) for link in troubled]
-    link_lines = (link_lines + trouble)[: max(left, 1)]
     return Group(
         _header(snapshot),
         _rule("Connection point"),
@@ -67,7 +64,7 @@ def screen(snapshot: Mapping[str, Any], width: int, lines: int) -> RenderableTyp
         _rule("Orders", len(orders) - len(shown_orders)),
         _order_table(shown_orders, width),
         _rule("Links"),
-        *link_lines,
+        *_links(links, width, max(left, 1)),
         _rule(""),
         _footer(snapshot, width),
     )
@@ -198,9 +195,9 @@ def _sources(point: Mapping[str, Any]) -> RenderableType:
     return table
 
 
-def _plain_table(columns: Sequence[tuple[str, str]], stretched: str) -> Table:
+def _plain_table(columns: Sequence[tuple[str, str]], stretched: str, wide: bool) -> Table:
     """A table without lines; the column named `stretched` takes the room that is left, cut where it is too narrow."""
-    table = Table(box=None, expand=True, padding=(0, 1, 0, 0), header_style=QUIET, show_edge=False)
+    table = Table(box=None, expand=True, padding=(0, 2 if wide else 1, 0, 0), header_style=QUIET, show_edge=False)
     for name, justify in columns:
         is_stretched = name == stretched
         table.add_column(
@@ -218,11 +215,12 @@ def _device_table(devices: Sequence[Mapping[str, Any]], width: int) -> Renderabl
     columns = [("device", "left"), ("", "left"), ("kW", "right"), ("setpoint", "right")]
     columns += [("room", "right")] if wide else []
     columns += [("state", "left"), ("age", "right"), ("cause", "left")]
-    table = _plain_table(columns, stretched="cause")
+    table = _plain_table(columns, stretched="cause", wide=wide)
     for device in devices:
         quality = _said(device.get("quality"))
         power = Text(_kw(device.get("power_w")), style="" if quality in ("good", "") else STATE_LOOKS.get(quality, ""))
-        room = [Text(f"{_kw(device.get('lower_w'), 1)} … {_kw(device.get('upper_w'), 1)}", style=QUIET)] if wide else []
+        low, high = (_kw(device.get(key), 1) for key in ("lower_w", "upper_w"))
+        room = [Text(f"{low:>6} … {high:>6}", style=QUIET)] if wide else []
         read_only = device.get("writable") is False
         age = _plain(device.get("age_s"), 1, "s")
         table.add_row(
@@ -266,7 +264,7 @@ def _order_table(orders: Sequence[Mapping[str, Any]], width: int) -> RenderableT
     if not orders:
         return Text("none in force", style=QUIET)
     columns = [("order", "left"), ("from", "left")] + ([("kind", "left")] if width >= WIDE_FROM else [])
-    table = _plain_table([*columns, ("asks", "left"), ("", "right")], stretched="asks")
+    table = _plain_table([*columns, ("asks", "left"), ("", "right")], stretched="asks", wide=width >= WIDE_FROM)
     table.show_header = False
     for order in orders:
         kind = [Text(_said(order.get("kind")), style=QUIET)] if width >= WIDE_FROM else []
@@ -293,7 +291,17 @@ def _length(seconds: float) -> str:
     return f"{seconds / 60:.0f} min" if seconds < 7200 else f"{seconds / 3600:.1f} h"
 
 
-def _links(links: Sequence[Mapping[str, Any]], width: int) -> list[RenderableType]:
+def _links(links: Sequence[Mapping[str, Any]], width: int, lines: int) -> list[RenderableType]:
+    """Every link and what is wrong with those that are not up; where there is no room for all, how many are up."""
+    trouble: list[RenderableType] = [_trouble(link) for link in links if link.get("state") != "up"]
+    every = _every_link(links, width)
+    if len(every) + len(trouble) <= lines:
+        return [*every, *trouble]
+    up = f"{len(links) - len(trouble)} of {len(links)} up"
+    return [Text(up, style=WARN if trouble else QUIET), *trouble][:lines]
+
+
+def _every_link(links: Sequence[Mapping[str, Any]], width: int) -> list[RenderableType]:
     """As many links beside each other as fit, each with a mark for its state and its reconnections."""
     if not links:
         return [Text("none", style=QUIET)]
@@ -329,12 +337,12 @@ def _footer(snapshot: Mapping[str, Any], width: int) -> RenderableType:
     parts: list[tuple[str, str] | str] = [
         (f"cycle {_plain(cycle.get('count'), 0, '')}", QUIET),
         (f"  missed {_plain(missed, 0, '')}", WARN if missed else QUIET),
-        (f"  p50 {_plain(cycle.get('cycle_ms_p50'), 1, '')}  p99 {_plain(cycle.get('cycle_ms_p99'), 1, 'ms')}", QUIET),
+        (f"  took {_plain(cycle.get('cycle_ms_p50'), 1, '')}, p99 {_plain(cycle.get('cycle_ms_p99'), 1, 'ms')}", QUIET),
         (f"  jitter p99 {_plain(cycle.get('jitter_ms_p99'), 1, 'ms')}", QUIET),
     ]
     right = f"{_plain(process.get('rss_mb'), 0, 'MB')}  {_plain(process.get('cpu_pct'), 0, '%')}"
     if width >= WIDE_FROM:
         parts.append((f"  of {_plain(cycle.get('period_ms'), 0, 'ms')}", QUIET))
         refused = number(snapshot.get("refused_orders"))
-        parts.append((f"  refused orders {refused:.0f}", QUIET) if refused is not None else "")
+        parts.append((f"  refused {refused:.0f}", QUIET) if refused is not None else "")
     return _sides(Text.assemble(*parts), Text(right, style=QUIET))

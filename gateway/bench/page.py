@@ -12,11 +12,12 @@ from typing import Any, Final
 from plotly.offline import get_plotlyjs
 
 from config.messages import Down
-from gateway.bench.assessment import Assessment
+from gateway.bench.assessment import Assessment, Verdict
 from gateway.bench.dso_orders import utc_at
-from gateway.bench.figures import Figure, figures_of
+from gateway.bench.figures import figures_of
 from gateway.bench.metrics import BAND_PU, GRACE_S, HOLD_S
 from gateway.bench.report_schema import OrderFigures, Percentiles, Report
+from gateway.bench.traces import Figure
 from gateway.bench.wording import NOT_MEASURED, asked, duration, figure
 
 LONGEST_EXCURSION_S: Final = 2.0
@@ -43,7 +44,7 @@ def page(assessment: Assessment, report: Report) -> str:
         "</head>\n<body>\n<main>",
         _header(assessment, report, title),
         _verdict(report),
-        _tiles(report),
+        _tiles(assessment, report),
         '<div class="grid">',
         *(_section(each) for each in figures),
         _order_table(assessment, report),
@@ -94,7 +95,10 @@ def _verdict(report: Report) -> str:
     return f'<div class="verdict {tone}"><strong>{words}</strong><span>{escape(more)}</span></div>'
 
 
-def _tiles(report: Report) -> str:
+def _tiles(assessment: Assessment, report: Report) -> str:
+    never = [
+        order.id for order, verdict in zip(assessment.orders, assessment.verdicts, strict=True) if verdict.never_settled
+    ]
     settled = [order for order in report.orders if order.settled_s is not None]
     slowest = max(settled, key=lambda order: order.settled_s or 0.0, default=None)
     errors = [order for order in report.orders if order.steady_error_pct is not None]
@@ -103,7 +107,11 @@ def _tiles(report: Report) -> str:
     cycles = f"of {report.cycles:,}".replace(",", " ") + " cycles" if report.cycles is not None else ""
     tiles = [
         ("Longest excursion", figure(report.excursions.longest_s, "s"), _count(report.excursions.count, "excursion")),
-        ("Worst settling", figure(slowest.settled_s if slowest else None, "s"), slowest.id if slowest else ""),
+        (
+            "Worst settling",
+            "never" if never else figure(slowest.settled_s if slowest else None, "s"),
+            ", ".join(never[:2]) + (" …" if never[2:] else "") if never else slowest.id if slowest else "",
+        ),
         ("Worst steady error", figure(worst.steady_error_pct if worst else None, "%"), "of the rating"),
         ("Order to last write", figure(max(written, default=None), "ms", 1), "the slowest order"),
         ("Refused orders", figure(report.refused_orders, digits=0), f"of {len(report.orders)} received"),
@@ -157,7 +165,7 @@ def _table(title: str, caption: str, heads: Sequence[str], rows: Iterable[Sequen
 def _order_table(assessment: Assessment, report: Report) -> str:
     rows: list[Sequence[Any]] = []
     signals: list[OrderFigures] = []
-    for order, figures in zip(assessment.orders, report.orders, strict=True):
+    for order, figures, verdict in zip(assessment.orders, report.orders, assessment.verdicts, strict=True):
         if order.kind is Down.REGULATION and not order.refused and order.binds:
             signals.append(figures)
             continue
@@ -173,7 +181,7 @@ def _order_table(assessment: Assessment, report: Report) -> str:
                 figure(order.received_s - assessment.zero_s, "s"),
                 _until(figures),
                 (said, tone),
-                *_met(figures),
+                *_met(figures, verdict),
                 (figures.reason or figures.fault, "muted"),
             )
         )
@@ -204,10 +212,10 @@ def _until(figures: OrderFigures) -> str:
     return "end of run" if figures.end_s is None else figure(figures.end_s, "s")
 
 
-def _met(figures: OrderFigures) -> tuple[str, str, str]:
+def _met(figures: OrderFigures, verdict: Verdict) -> Sequence[Any]:
     return (
         figure(figures.received_to_written_ms, "ms", 1),
-        figure(figures.settled_s, "s"),
+        ("never", "bad") if verdict.never_settled else figure(figures.settled_s, "s"),
         figure(figures.steady_error_pct, "%"),
     )
 

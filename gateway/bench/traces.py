@@ -26,6 +26,18 @@ _LEAST_CHARACTERS: Final = 4
 
 
 @dataclass(frozen=True, slots=True)
+class Figure:
+    """One chart of the report with the words around it."""
+
+    key: str
+    title: str
+    caption: str
+    data: list[Trace]
+    layout: Layout
+    half_width: bool = False
+
+
+@dataclass(frozen=True, slots=True)
 class TimeAxis:
     """Maps monotonic seconds to the axis: seconds from the start, or for long runs ms of UTC (of elapsed time where the
     run has no wall clock)."""

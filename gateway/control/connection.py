@@ -43,7 +43,6 @@ class ConnectionState:
     histories: dict[str, PowerHistory] = field(default_factory=dict)
     heading_w: dict[str, float] = field(default_factory=dict)
     net_w: float | None = None
-    intended_w: float = 0.0
     bound: bool = False
     moved_s: float = 0.0
     integrated_s: float | None = None
@@ -95,17 +94,25 @@ class ConnectionState:
         if not self.bound:
             self.integral.fade(dt_s)
         elif now_s - self.moved_s > settle_s:
-            delivered_w = sum(resource.power_w or 0.0 for resource in usable)
-            self.integral.advance(delivered_w - self.intended_w, dt_s)
+            # What was asked already has the correction in it; what was intended has not.
+            excess_w = sum(self._excess_w(resource) for resource in usable)
+            self.integral.advance(excess_w - self.integral.value_w, dt_s)
 
-    def intend(
-        self, model: SiteModel, total_w: float, shares_w: dict[str, float], *, bound: bool, now_s: float
-    ) -> None:
-        """Remember what this cycle asks for: the sum before correction, and where each device is heading."""
+    def _excess_w(self, resource: Resource) -> float:
+        """What a device delivers beyond what it was asked for.
+
+        A ceiling device below its ceiling is no error: what it shows is what the next cycle expects of it.
+        """
+        power_w = resource.power_w or 0.0
+        asked_w = self.heading_w.get(resource.model.name, power_w)
+        below = resource.model.ceiling and abs(power_w) < abs(asked_w)
+        return 0.0 if below else power_w - asked_w
+
+    def intend(self, model: SiteModel, shares_w: dict[str, float], *, bound: bool, now_s: float) -> None:
+        """Remember where each device is heading, and whether a bound or target made it so."""
         moves_w = [abs(power - self.heading_w.get(name, power)) for name, power in shares_w.items()]
         if max(moves_w, default=0.0) > MOVED_PU * model.rating_w or bound != self.bound:
             self.moved_s = now_s
-        self.intended_w = total_w
         self.bound = bound
         self.heading_w = shares_w
 

@@ -13,7 +13,7 @@ from gateway.control.connection import ConnectionState, SumBounds, initial_conne
 from gateway.control.envelope import Envelope, walk
 from gateway.control.model import SiteModel
 from gateway.control.orders_in_force import OrdersInForce
-from gateway.control.resources import Resource, ResourceMemory, build_resources
+from gateway.control.resources import NOT_DRAWING, Resource, ResourceMemory, build_resources, ceiling_headroom_w
 from gateway.image import Image
 
 METER_PATIENCE_S: Final = 5.0
@@ -73,7 +73,7 @@ def decide(model: SiteModel, image: Image, orders: OrdersInForce, state: Control
     state.started_s = image.now_s if state.started_s is None else state.started_s
     state.last_s = image.now_s
     connection, rest = state.connection, state.connection.rest
-    resources = build_resources(model.devices, image, model.stale_after_s, state.memory, dt_s)
+    resources = build_resources(model.devices, image, model.stale_after_s, state.memory)
     meter_good = connection.measure(model, image, resources, dt_s)
     envelope = walk(model, orders, image.now_s, _dispatch_from(orders, state), worst_excess_a(model, image))
     net_w = connection.net_w if meter_good else None
@@ -101,7 +101,7 @@ def decide(model: SiteModel, image: Image, orders: OrdersInForce, state: Control
     total_w = sum(allocation.shares_w)
     side, binding = _binding(envelope, corrected, total_w, allocation)
     shares = {resource.model.name: share for resource, share in zip(usable, allocation.shares_w, strict=True)}
-    connection.intend(model, total_w + correction_w, shares, bound=bool(binding), now_s=image.now_s)
+    connection.intend(model, shares, bound=bool(binding), now_s=image.now_s)
     setpoints = _setpoints(usable, shares, side, binding, orders, state, image.now_s)
     return Decision(
         image.now_s,
@@ -227,26 +227,34 @@ def _setpoints(
         power_w = share_w if name in held else _released(resource, share_w, side)
         if resource.model.step_w is not None:
             state.stepped_w[name] = power_w
-        if (known := state.memory.availability.get(name)) is not None:
-            known.commanded(now_s, abs(power_w))
+        if resource.model.ceiling:
+            state.memory.commanded(name, now_s, abs(power_w))
         setpoints.append(DeviceSetpoint(name, power_w, _cause(resource, share_w, binding, held)))
     return tuple(setpoints)
 
 
 def _released(resource: Resource, share_w: float, side: str) -> float:
-    """The ceiling for a ceiling device: open unless something presses its way, else its share."""
+    """The ceiling for a ceiling device: open unless something presses its way, else its share.
+
+    A device that may have all that it shows gets a little more, so that it can show more. A car that draws nothing is
+    offered the least current, unless an import limit presses: it may wake.
+    """
     model = resource.model
-    if not model.ceiling:
+    if resource.upper.source == NOT_DRAWING:
+        return 0.0 if side == "upper" else model.minimum_w
+    if not model.ceiling or resource.lower.value_w == resource.upper.value_w:
         return share_w
-    if model.kind is DeviceKind.INVERTER:
-        return model.min_w if side in ("", "upper") else share_w
-    if (
-        side in ("", "lower")
-        and resource.upper.value_w > 0.0
-        and share_w >= resource.upper.value_w - (model.step_w or 1.0)
-    ):
-        return model.max_w
-    return share_w
+    inverter = model.kind is DeviceKind.INVERTER
+    shown_w = abs(resource.lower.value_w if inverter else resource.upper.value_w)
+    if abs(share_w) < shown_w - (model.step_w or 0.0) - 1.0:
+        return share_w
+    open_w, own_side = (model.min_w, "lower") if inverter else (model.max_w, "upper")
+    if side not in (own_side, "target"):
+        return open_w
+    if resource.power_w is None or shown_w > abs(resource.power_w) + 1.0:
+        return share_w
+    headroom_w = ceiling_headroom_w(model)
+    return max(share_w - headroom_w, open_w) if inverter else min(share_w + headroom_w, open_w)
 
 
 def _cause(resource: Resource, share_w: float, binding: str, held: Container[str]) -> str:

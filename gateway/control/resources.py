@@ -25,14 +25,21 @@ from gateway.image import DeviceImage, Image
 SLOW_POINT_STALE_S: Final = 30.0
 """State of charge and charging state are polled slowly; older than this they are not believed."""
 
+NOT_DRAWING: Final = "the car does not draw"
+
+WAKE_S: Final = 6.0
+"""A car that draws nothing for this long while it may is taken to want nothing; slow cars need about 5 s."""
+
+CEILINGS_KEPT: Final = 256
+
+SAMPLE_SLACK_S: Final = 0.2
+"""A sample may be this much older than the ceilings it is compared with."""
+
 NEED_PRICE_PER_KWH: Final = 10.0
 """What a car's power is worth up to what its departure needs: above every battery, below no limit."""
 
-HEADROOM_PU: Final = 0.01
-"""The estimate stays this part of the rating above what the device shows, so that its ceiling hides nothing."""
-
-HIDDEN_SUPPLY_GROWTH_PU_PER_S: Final = 0.2
-"""How fast the estimate of what a held-back device could take or give grows, of its rating."""
+CEILING_HEADROOM_PU: Final = 0.02
+"""A held ceiling stays this part of the rating above what the device shows, so that more supply shows itself."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,59 +60,52 @@ class Resource:
 
 
 @dataclass(slots=True)
-class Availability:
-    """How much a ceiling device could take or give, as a magnitude.
-
-    The device shows it whenever it stays below its ceiling; while it runs at the ceiling the estimate grows, so that
-    the next cycles find out.
-    """
-
-    rating_w: float
-    window_s: float
-    estimate_w: float
-    ceilings: deque[tuple[float, float]] = field(default_factory=lambda: deque(maxlen=256))
-    seen_s: float = -1.0
-
-    def commanded(self, now_s: float, ceiling_w: float) -> None:
-        """A ceiling that went out, as a magnitude."""
-        self.ceilings.append((now_s, ceiling_w))
-
-    def observe(self, measured_s: float, magnitude_w: float, dt_s: float) -> None:
-        """A new sample: below every ceiling of the response window it shows what there is, else the estimate grows."""
-        if measured_s <= self.seen_s:
-            return
-        self.seen_s = measured_s
-        since_s = measured_s - self.window_s
-        lowest = self.rating_w
-        for at_s, ceiling_w in reversed(self.ceilings):
-            if at_s > measured_s:
-                continue
-            lowest = min(lowest, ceiling_w)
-            if at_s < since_s:
-                break
-        if magnitude_w < lowest - HEADROOM_PU / 2.0 * self.rating_w:
-            self.estimate_w = min(magnitude_w + HEADROOM_PU * self.rating_w, self.rating_w)
-        else:
-            growth = HIDDEN_SUPPLY_GROWTH_PU_PER_S * self.rating_w * dt_s
-            self.estimate_w = min(self.rating_w, max(self.estimate_w + growth, magnitude_w))
-
-
-@dataclass(slots=True)
 class ResourceMemory:
-    """What has to be remembered of each device between cycles: availability, and when its car came."""
+    """What has to be remembered between cycles: when each car came, and the ceilings of the last seconds."""
 
-    availability: dict[str, Availability] = field(default_factory=dict)
     plugged_in_s: dict[str, float] = field(default_factory=dict)
+    ceilings: dict[str, deque[tuple[float, float]]] = field(default_factory=dict)
+    offered_since_s: dict[str, float] = field(default_factory=dict)
+
+    def idle(self, model: DeviceModel, now_s: float, power_w: float) -> bool:
+        """Whether a car has been offered enough to charge for `WAKE_S` and has not drawn it; until it draws."""
+        if power_w > model.minimum_w / 2.0:
+            self.offered_since_s.pop(model.name, None)
+            return False
+        ceilings = self.ceilings.get(model.name)
+        if model.name not in self.offered_since_s and ceilings and ceilings[-1][1] >= model.minimum_w:
+            self.offered_since_s[model.name] = now_s
+        since_s = self.offered_since_s.get(model.name)
+        return since_s is not None and now_s - since_s > WAKE_S + model.dead_time_s + model.tr90_s
+
+    def commanded(self, device: str, now_s: float, ceiling_w: float) -> None:
+        """A ceiling that was asked for, as a magnitude."""
+        known = self.ceilings.setdefault(device, deque(maxlen=CEILINGS_KEPT))
+        if not known or known[-1][1] != ceiling_w:
+            known.append((now_s, ceiling_w))
+
+    def held_back(self, model: DeviceModel, measured_s: float, magnitude_w: float) -> bool:
+        """Whether a device runs at its ceiling, so that there may be more; unknown counts as held back.
+
+        It is not when it stays below every ceiling of its response window.
+        """
+        since_s = measured_s - model.dead_time_s - 2.0 * model.tr90_s - SAMPLE_SLACK_S
+        for at_s, ceiling_w in reversed(self.ceilings.get(model.name, ())):
+            if at_s <= measured_s and magnitude_w >= ceiling_w - ceiling_headroom_w(model) / 2.0:
+                return True
+            if at_s <= since_s:
+                return False
+        return True
 
 
 def build_resources(
-    models: tuple[DeviceModel, ...], image: Image, stale_after_s: float, memory: ResourceMemory, dt_s: float
+    models: tuple[DeviceModel, ...], image: Image, stale_after_s: float, memory: ResourceMemory
 ) -> list[Resource]:
     """Every device's resource, in the order of `models`."""
-    return [_resource(model, image, stale_after_s, memory, dt_s) for model in models]
+    return [_resource(model, image, stale_after_s, memory) for model in models]
 
 
-def _resource(model: DeviceModel, image: Image, stale_after_s: float, memory: ResourceMemory, dt_s: float) -> Resource:
+def _resource(model: DeviceModel, image: Image, stale_after_s: float, memory: ResourceMemory) -> Resource:
     device = image.devices.get(model.name)
     if device is None:
         return _unusable(model, None, 0.0, Quality.BAD, "never heard")
@@ -119,8 +119,11 @@ def _resource(model: DeviceModel, image: Image, stale_after_s: float, memory: Re
         reason = "read-only" if not model.controllable else "lost"
         return _unusable(model, power, sample.measured_s, sample.quality, reason)
     lower, upper, curve = _protected(model, device, image.now_s, memory)
-    if model.ceiling:
-        lower, upper = _available(model, power, sample.measured_s, lower, upper, memory, dt_s)
+    if model.kind is DeviceKind.CHARGER and upper.value_w > 0.0 and memory.idle(model, image.now_s, power):
+        upper = Bound(0.0, NOT_DRAWING)
+        lower = Bound(min(lower.value_w, 0.0), lower.source)
+    elif model.ceiling:
+        lower, upper = _available(model, power, sample.measured_s, lower, upper, memory)
     return Resource(model, power, sample.measured_s, sample.quality, True, lower, upper, curve)
 
 
@@ -167,6 +170,7 @@ def _charger_bounds(
     known = state.quality is not Quality.BAD and now_s - state.measured_s <= SLOW_POINT_STALE_S
     if not known or state.value not in (ChargingState.B, ChargingState.C, ChargingState.D):
         memory.plugged_in_s.pop(model.name, None)
+        memory.offered_since_s.pop(model.name, None)
         nothing = nothing if known else Bound(0.0, "charging state unknown")
         return nothing, nothing, model.curve
     since_s = memory.plugged_in_s.setdefault(model.name, now_s)
@@ -188,26 +192,24 @@ def curve_with_need(curve: Curve, need_w: float) -> Curve:
     return make_curve([*points, (NEED_PRICE_PER_KWH, need_w), (NEED_PRICE_PER_KWH, 0.0)])
 
 
+def ceiling_headroom_w(model: DeviceModel) -> float:
+    """How far above what a ceiling device shows its held ceiling stays: one step, or a part of the rating."""
+    return model.step_w if model.step_w is not None else CEILING_HEADROOM_PU * model.rating_w
+
+
 def _available(
-    model: DeviceModel,
-    power_w: float,
-    measured_s: float,
-    lower: Bound,
-    upper: Bound,
-    memory: ResourceMemory,
-    dt_s: float,
+    model: DeviceModel, power_w: float, measured_s: float, lower: Bound, upper: Bound, memory: ResourceMemory
 ) -> tuple[Bound, Bound]:
-    """Bounds narrowed to what the device is estimated to be able to take (charger) or give (inverter)."""
-    known = memory.availability.get(model.name)
-    if known is None:
-        window_s = model.dead_time_s + 2.0 * model.tr90_s + 0.2
-        known = memory.availability[model.name] = Availability(model.rating_w, window_s, model.rating_w)
-    known.observe(measured_s, abs(power_w), dt_s)
+    """Bounds narrowed to what a ceiling device shows that it takes (charger) or gives (inverter).
+
+    A device that its ceiling holds back is expected to take or give the headroom besides, as soon as it may.
+    """
+    shown_w = abs(power_w)
+    if memory.held_back(model, measured_s, shown_w):
+        shown_w += ceiling_headroom_w(model)
     if model.kind is DeviceKind.INVERTER:
-        if -known.estimate_w > lower.value_w:
-            lower = Bound(-known.estimate_w, "available power")
-    else:
-        most = max(known.estimate_w, model.minimum_w)
-        if most < upper.value_w:
-            upper = Bound(most, "what the car takes")
+        if -shown_w > lower.value_w:
+            lower = Bound(-shown_w, "available power")
+    elif max(shown_w, model.minimum_w) < upper.value_w:
+        upper = Bound(max(shown_w, model.minimum_w), "what the car takes")
     return lower, upper

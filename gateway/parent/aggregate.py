@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
+from math import ceil, floor
 from typing import Final, Literal
 from uuid import uuid4
 
@@ -96,6 +97,7 @@ def offer(model: SiteModel, image: Image, decision: Decision, utc_s: float) -> O
     step_w = POWER_GRID_PU * model.rating_w
     lower_w = max(rest_w + sum(bid.lower_w for bid in bids), -model.max_export_w)
     upper_w = min(rest_w + sum(bid.upper_w for bid in bids), model.max_import_w)
+    lower_w, upper_w = ceil(lower_w / step_w) * step_w, floor(upper_w / step_w) * step_w
     lower_w, upper_w = min(lower_w, upper_w), max(lower_w, upper_w)
 
     def on_grid(power_w: float) -> float:

@@ -252,6 +252,18 @@ def test_an_idle_socket_is_held_low() -> None:
     assert plant.setpoints_w["charger_1"] == 0.0
 
 
+def test_a_car_that_does_not_draw_is_not_counted_on_and_may_still_wake() -> None:
+    plant = Plant(site(BATTERY, CHARGERS[0]), rest_w=10e3, available_w={"charger_1": 0.0})
+    orders = OrdersInForce(dispatch=dispatch(20e3))
+    plant.run(10, orders)
+    assert plant.net_w == pytest.approx(20e3, abs=100), "no power is reserved for it"
+    assert plant.setpoints_w["charger_1"] == 4140.0, "but it is offered the least"
+    plant.available_w["charger_1"] = 11040.0
+    plant.run(4, orders)
+    assert plant.powers_w["charger_1"] == pytest.approx(11040.0, rel=0.02)
+    assert plant.net_w == pytest.approx(20e3, abs=800)
+
+
 limit_values = st.one_of(st.sampled_from([Absent.UNLIMITED, Absent.UNKNOWN]), st.floats(0, 100e3))
 any_limit = st.builds(LimitInForce, st.just("dso"), st.just("l"), st.sampled_from(list(Quantity)), limit_values)
 any_orders = st.builds(
