@@ -49,9 +49,30 @@ def _one_device_to_an_address(site: Site) -> Iterator[Problem]:
         if place is None:
             continue
         other = first.setdefault(place, name)
-        if other != name:
+        if other != name and not _are_parts_of_one(name, other, site):
             words = f"the same address as device '{other}'"
             yield Problem(("devices", name, "address"), words, see=("devices", other, "address"))
+
+
+def _are_parts_of_one(name: str, other: str, site: Site) -> bool:
+    one, two = site.devices[name], site.devices[other]
+    if not (known(one, "shares_unit_with", "profile") and known(two, "shares_unit_with", "profile")):
+        return False
+    named = one.shares_unit_with == other or two.shares_unit_with == name
+    return named and one.address.driver == "modbus_tcp" and one.profile != two.profile
+
+
+def _the_unit_is_shared(site: Site) -> Iterator[Problem]:
+    for name, device in site.devices.items():
+        other = device.shares_unit_with if known(device, "shares_unit_with", "address") else None
+        if other is None:
+            continue
+        path, others = ("devices", name, "shares_unit_with"), [each for each in site.devices if each != name]
+        if other not in others:
+            yield Problem(path, f"{shown(other)} is not another device{did_you_mean(other, others)}", ", ".join(others))
+        elif known(site.devices[other], "address") and _place(device) != _place(site.devices[other]):
+            words = f"device '{other}' has another address"
+            yield Problem(path, words, see=("devices", other, "address"))
 
 
 def _place(device: DeviceSite) -> tuple[object, ...] | None:
@@ -115,6 +136,7 @@ def _fallback_within_static_limits(site: Site) -> Iterator[Problem]:
 
 SITE_RULES: Final[tuple[Rule, ...]] = (
     _one_device_to_an_address,
+    _the_unit_is_shared,
     _one_parent_to_a_name,
     _one_parent_dispatches,
     _fallback_within_static_limits,

@@ -248,6 +248,7 @@ class CommandQuantity(StrEnum):
     GENERATION_W = "generation_w"
     CHARGE_W = "charge_w"
     DISCHARGE_W = "discharge_w"
+    MAGNITUDE_W = "magnitude_w"
     GENERATION_PU = "generation_pu"
     POWER_PU = "power_pu"
     CURRENT_A = "current_a"
@@ -275,8 +276,9 @@ class ControlWrite(Strict):
     """One write of a setpoint sequence: a point and the constant, quantity or mode that goes into it.
 
     The quantities, with p the setpoint in load convention: power_w = p, generation_w = -p, charge_w = max(p, 0),
-    discharge_w = max(-p, 0), generation_pu = max(-p, 0) / rating, power_pu = p / rating, current_a = max(p, 0) /
-    (phases x nominal voltage), reversion_s the timer in force, counter a number that rises by 1 with each sequence.
+    discharge_w = max(-p, 0), magnitude_w = |p|, generation_pu = max(-p, 0) / rating, power_pu = p / rating,
+    current_a = max(p, 0) / (phases x nominal voltage), reversion_s the timer in force, counter a number that rises by 1
+    with each sequence.
     """
 
     point: Name = Field(description="the point that is written")

@@ -155,7 +155,9 @@ def _sums_have_parts(profile: Profile) -> Iterator[Problem]:
         for other in point.sum:
             part = profile.points.get(other)
             if part is None:
-                yield Problem((*path, other), f"'{other}' is not among the points{did_you_mean(other, list(profile.points))}")
+                yield Problem(
+                    (*path, other), f"'{other}' is not among the points{did_you_mean(other, list(profile.points))}"
+                )
             elif known(part, "sum", "poll", "unit", "access", "values"):
                 words = _no_part_of(point, part)
                 if words is not None:

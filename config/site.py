@@ -150,6 +150,9 @@ class DeviceSite(Strict):
     ev: EvExpectation | None = Field(None, description="of a charger: what its cars need")
     tr90_s: Positive | None = Field(None, description="measured response; default from the profile")
     dead_time_s: NotNegative | None = Field(None, description="measured dead time; default from the profile")
+    shares_unit_with: Name | None = Field(
+        None, description="another device at the same Modbus address: the other part of a hybrid, by its own profile"
+    )
     twin: DeviceTwin = Field(DeviceTwin(), description="how its twin behaves on a bench")
 
     rules: ClassVar[tuple[Rule, ...]] = (_power_range, _charge_range, _each_phase_once, _curve_falls)

@@ -118,6 +118,8 @@ def _quantity(
             return max(power_w, 0.0)
         case CommandQuantity.DISCHARGE_W:
             return max(-power_w, 0.0)
+        case CommandQuantity.MAGNITUDE_W:
+            return abs(power_w)
         case CommandQuantity.GENERATION_PU:
             return max(-power_w, 0.0) / binding.rating_w
         case CommandQuantity.POWER_PU:

@@ -47,7 +47,8 @@ class ValueCodec:
     def __init__(self, point: PointProfile, invalid: Iterable[float] | None = None) -> None:
         sign = -1.0 if point.sign == "generator" else 1.0
         self.gain = point.scale * sign
-        self.offset = point.offset * sign
+        # Adding 0.0 makes a plain zero of -0.0, which would otherwise stay in every zero of a generator's value.
+        self.offset = point.offset * sign + 0.0
         self._invalid = frozenset(point.invalid if invalid is None else invalid)
         self._low, self._high = point.range or (-_LARGEST, _LARGEST)
         self._texts: Mapping[Any, str] | None = point.values

@@ -80,6 +80,7 @@ class MqttConnection:
         context = None
         if broker.tls is not None:
             context = await self._sense(asyncio.to_thread(_tls_context, broker.tls), "TLS")
+            await self._sense(self._handshake(context), "cannot connect")
         client = self._client = aiomqtt.Client(
             broker.host,
             broker.port,
@@ -141,6 +142,12 @@ class MqttConnection:
         for outcome in (client._connected, client._disconnected):
             if outcome.done() and not outcome.cancelled():
                 outcome.exception()
+
+    async def _handshake(self, context: ssl.SSLContext) -> None:
+        """See that the broker can be trusted: paho would leave the socket of a failed handshake open."""
+        async with asyncio.timeout(self._timeout_s):
+            _, writer = await asyncio.open_connection(self._broker.host, self._broker.port, ssl=context)
+            writer.transport.abort()
 
     async def _enter(self, client: aiomqtt.Client) -> None:
         entering = asyncio.create_task(client.__aenter__(), name=f"{self._identifier} connects")

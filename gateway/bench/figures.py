@@ -198,7 +198,7 @@ def _devices(assessment: Assessment, axis: TimeAxis) -> Figure | None:
             look = {"dash": "dot", "width": 1.3}
             data.append(step_line(axis, setpoints, f"{name} setpoint", "@text", line=look, **own))
         shown = [0.0, *(min(values), max(values)), *(value for _, value in setpoints)]
-        room = max(max(shown) - min(shown), 0.5) * 0.1
+        room = max(max(shown) - min(shown), 5.0) * 0.1
         value_range = (min(shown) - room, max(shown) + room)
         domain = [max(top - height + gap, 0.0), top]
         more[f"yaxis{key}"] = value_axis("kW", value_range, domain=domain, fixedrange=True, nticks=4)

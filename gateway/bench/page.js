@@ -14,7 +14,7 @@
       return value.startsWith("@") ? style.getPropertyValue("--" + value.slice(1).replaceAll("_", "-")).trim() : value;
     }
     if (Array.isArray(value)) {
-      return typeof value[0] === "number" ? value : value.map((item) => themed(item, style));
+      return typeof value[0] === "number" ? value.slice() : value.map((item) => themed(item, style));
     }
     if (value !== null && typeof value === "object") {
       return Object.fromEntries(Object.entries(value).map(([key, item]) => [key, themed(item, style)]));

@@ -13,7 +13,7 @@ from plotly.offline import get_plotlyjs
 
 from config.messages import Down
 from gateway.bench.assessment import Assessment, Verdict
-from gateway.bench.dso_orders import utc_at
+from gateway.bench.dso_orders import DsoOrder, utc_at
 from gateway.bench.figures import figures_of
 from gateway.bench.metrics import BAND_PU, GRACE_S, HOLD_S
 from gateway.bench.report_schema import OrderFigures, Percentiles, Report
@@ -110,7 +110,7 @@ def _tiles(assessment: Assessment, report: Report) -> str:
         (
             "Worst settling",
             "never" if never else figure(slowest.settled_s if slowest else None, "s"),
-            ", ".join(never[:2]) + (" …" if never[2:] else "") if never else slowest.id if slowest else "",
+            f"{len(never)} of {len(never) + len(settled)} orders" if never else slowest.id if slowest else "",
         ),
         ("Worst steady error", figure(worst.steady_error_pct if worst else None, "%"), "of the rating"),
         ("Order to last write", figure(max(written, default=None), "ms", 1), "the slowest order"),
@@ -165,27 +165,18 @@ def _table(title: str, caption: str, heads: Sequence[str], rows: Iterable[Sequen
 def _order_table(assessment: Assessment, report: Report) -> str:
     rows: list[Sequence[Any]] = []
     signals: list[OrderFigures] = []
+    signals_row = 0
     for order, figures, verdict in zip(assessment.orders, report.orders, assessment.verdicts, strict=True):
-        if order.kind is Down.REGULATION and not order.refused and order.binds:
+        without_effect = order.refused or not order.binds
+        if order.kind is Down.REGULATION and not without_effect:
+            signals_row = signals_row if signals else len(rows)
             signals.append(figures)
             continue
-        rows += _signal_row(signals)
-        signals = []
-        tone = "bad" if order.refused or order.fault else ""
-        said = figures.status or ("does not bind" if figures.fault else NOT_MEASURED)
-        rows.append(
-            (
-                (order.id, "name"),
-                order.kind.value,
-                asked(order) or NOT_MEASURED,
-                figure(order.received_s - assessment.zero_s, "s"),
-                _until(figures),
-                (said, tone),
-                *_met(figures, verdict),
-                (figures.reason or figures.fault, "muted"),
-            )
-        )
-    rows += _signal_row(signals)
+        if not without_effect:
+            rows[signals_row:signals_row] = _signal_row(signals)
+            signals = []
+        rows.append(_order_row(assessment, order, figures, verdict))
+    rows[signals_row:signals_row] = _signal_row(signals)
     if not rows:
         return ""
     left = len(rows) - MAX_TABLE_ROWS
@@ -204,6 +195,20 @@ def _order_table(assessment: Assessment, report: Report) -> str:
         "Reason",
     )
     return _table("Orders", caption, heads, rows[:MAX_TABLE_ROWS])
+
+
+def _order_row(assessment: Assessment, order: DsoOrder, figures: OrderFigures, verdict: Verdict) -> Sequence[Any]:
+    said = figures.status or ("does not bind" if figures.fault else NOT_MEASURED)
+    return (
+        (order.id, "name"),
+        order.kind.value,
+        (asked(order) or NOT_MEASURED, "words"),
+        figure(order.received_s - assessment.zero_s, "s"),
+        _until(figures),
+        (said, "bad" if order.refused or figures.fault else ""),
+        *_met(figures, verdict),
+        (figures.reason or figures.fault, "muted"),
+    )
 
 
 def _until(figures: OrderFigures) -> str:

@@ -11,7 +11,7 @@ from config.messages import Down, LimitOrder
 from gateway.bench.assessment import Assessment
 from gateway.bench.dso_orders import DsoOrder
 from gateway.bench.traces import Figure, Layout, TimeAxis, Trace, bars, layout
-from gateway.bench.wording import QUANTITY_NAMES, asked
+from gateway.bench.wording import QUANTITY_NAMES, asked, briefly
 
 _ROW_PX: Final = 28
 
@@ -23,7 +23,7 @@ def orders_figure(assessment: Assessment, axis: TimeAxis) -> Figure | None:
         if term is None or order.kind is Down.REGULATION:
             continue
         mark = {"accepted": "✓", "completed": "✓", "superseded": "✓", "rejected": "✗"}.get(order.status, "")
-        span = {"start_s": term[0], "end_s": term[1], "text": f"{asked(order)} {mark}", "hover": _hover(order)}
+        span = {"start_s": term[0], "end_s": term[1], "text": f"{briefly(order)} {mark}", "hover": _hover(order)}
         rows.setdefault(_row(order), []).append(span | {"colour": _order_colour(order)})
     if assessment.in_force.regulated:
         rows["regulation"] = [_regulation_span(assessment, *span) for span in assessment.in_force.regulated]

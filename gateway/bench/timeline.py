@@ -222,7 +222,8 @@ def _targets(
         terms[index] = (start_s, end_s)
         for from_s, until_s, dispatch, name in bases:
             overlap = max(start_s, from_s), min(end_s, until_s)
-            if overlap[0] < overlap[1]:
+            reserved = dispatch.regulation_up_w or dispatch.regulation_down_w
+            if reserved and overlap[0] < overlap[1]:
                 holds.append(Hold(*overlap, regulated_w(dispatch, order.message.signal), f"{name}, regulation"))
     regulated = _joined([(hold.start_s, hold.end_s) for hold in holds])
     holds += _outside(bases, regulated)

@@ -62,6 +62,16 @@ def asked(order: DsoOrder) -> str:
     return ""
 
 
+def briefly(order: DsoOrder) -> str:
+    """What an order asks, where its kind and quantity are said beside it."""
+    match order.message:
+        case LimitOrder(quantity=quantity, value=value):
+            return _limit(quantity, value)
+        case DispatchOrder(net_power_w=net_w):
+            return power(net_w)
+    return asked(order)
+
+
 def _limit(quantity: Quantity, value: float | str) -> str:
     if isinstance(value, str):
         return value

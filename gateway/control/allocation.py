@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from math import inf
 from typing import Final, NamedTuple
 
 from gateway.control.clearing import Bid, Clearing, clear, taken_at
@@ -27,11 +28,12 @@ class GroupLimit(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Steps:
-    """How one resource moves: in whole `step_w`, and either 0 or at least `minimum_w`; `held_w` is its present step."""
+    """How one resource moves: in whole `step_w`, 0 or at least `minimum_w`; `held_w` is its present step."""
 
     step_w: float
     minimum_w: float
     held_w: float | None
+    most_w: float = inf
 
 
 class Allocation(NamedTuple):
@@ -122,7 +124,7 @@ def whole_steps(share_w: float, steps: Steps) -> float:
     """The step at or below a share, with hysteresis upwards from the held one; below the minimum it is 0."""
     count = int(share_w / steps.step_w + 1e-9)
     held = steps.held_w
-    if held is not None and count * steps.step_w > held + 1e-6:
+    if held is not None and count * steps.step_w > held + 1e-6 and share_w < steps.most_w - 1.0:
         count = max(int((share_w - STEP_HYSTERESIS * steps.step_w) / steps.step_w + 1e-9), round(held / steps.step_w))
     power = count * steps.step_w
     return power if power >= steps.minimum_w - 1e-6 and power > 0.0 else 0.0

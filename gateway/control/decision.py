@@ -13,7 +13,7 @@ from gateway.control.connection import ConnectionState, SumBounds, initial_conne
 from gateway.control.envelope import Envelope, walk
 from gateway.control.model import SiteModel
 from gateway.control.orders_in_force import OrdersInForce
-from gateway.control.resources import NOT_DRAWING, Resource, ResourceMemory, build_resources, ceiling_headroom_w
+from gateway.control.resources import TAKES_LITTLE, Resource, ResourceMemory, build_resources, ceiling_headroom_w
 from gateway.image import Image
 
 METER_PATIENCE_S: Final = 5.0
@@ -102,6 +102,7 @@ def decide(model: SiteModel, image: Image, orders: OrdersInForce, state: Control
     side, binding = _binding(envelope, corrected, total_w, allocation)
     shares = {resource.model.name: share for resource, share in zip(usable, allocation.shares_w, strict=True)}
     connection.intend(model, shares, bound=bool(binding), now_s=image.now_s)
+    state.memory.import_presses = side == "upper"
     setpoints = _setpoints(usable, shares, side, binding, orders, state, image.now_s)
     return Decision(
         image.now_s,
@@ -178,9 +179,11 @@ def _groups(
 def _steps(usable: list[Resource], state: ControlState) -> dict[int, Steps]:
     """Chargers move in whole steps of current."""
     return {
-        index: Steps(resource.model.step_w, resource.model.minimum_w, state.stepped_w.get(resource.model.name))
+        index: Steps(model.step_w, model.minimum_w, state.stepped_w.get(model.name), model.max_w)
         for index, resource in enumerate(usable)
-        if resource.model.step_w is not None and resource.model.minimum_w > 0.0
+        if (model := resource.model).step_w is not None
+        and model.minimum_w > 0.0
+        and resource.upper.source != TAKES_LITTLE
     }
 
 
@@ -236,12 +239,13 @@ def _setpoints(
 def _released(resource: Resource, share_w: float, side: str) -> float:
     """The ceiling for a ceiling device: open unless something presses its way, else its share.
 
-    A device that may have all that it shows gets a little more, so that it can show more. A car that draws nothing is
-    offered the least current, unless an import limit presses: it may wake.
+    A device that may have all that it shows gets a little more, so that it can show more. A car that takes
+    little is offered the least current; one that takes nothing, unless an import limit presses: it may wake.
     """
     model = resource.model
-    if resource.upper.source == NOT_DRAWING:
-        return 0.0 if side == "upper" else model.minimum_w
+    if resource.upper.source == TAKES_LITTLE:
+        silent = share_w < model.minimum_w / 10.0
+        return 0.0 if share_w < resource.upper.value_w - 1.0 or (silent and side == "upper") else model.minimum_w
     if not model.ceiling or resource.lower.value_w == resource.upper.value_w:
         return share_w
     inverter = model.kind is DeviceKind.INVERTER

@@ -25,7 +25,7 @@ from gateway.image import DeviceImage, Image
 SLOW_POINT_STALE_S: Final = 30.0
 """State of charge and charging state are polled slowly; older than this they are not believed."""
 
-NOT_DRAWING: Final = "the car does not draw"
+TAKES_LITTLE: Final = "the car takes less than the least current"
 
 WAKE_S: Final = 6.0
 """A car that draws nothing for this long while it may is taken to want nothing; slow cars need about 5 s."""
@@ -66,17 +66,23 @@ class ResourceMemory:
     plugged_in_s: dict[str, float] = field(default_factory=dict)
     ceilings: dict[str, deque[tuple[float, float]]] = field(default_factory=dict)
     offered_since_s: dict[str, float] = field(default_factory=dict)
+    import_presses: bool = False
 
-    def idle(self, model: DeviceModel, now_s: float, power_w: float) -> bool:
-        """Whether a car has been offered enough to charge for `WAKE_S` and has not drawn it; until it draws."""
-        if power_w > model.minimum_w / 2.0:
+    def takes_little(self, model: DeviceModel, now_s: float, power_w: float) -> bool:
+        """Whether a car draws less than the least current that can be offered, so that its own power is all to expect.
+
+        While an import limit presses, a car that may charge keeps its room for `WAKE_S`: power is granted after the
+        headroom exists, and slow cars need that long to begin.
+        """
+        if model.step_w is None or power_w >= model.minimum_w - model.step_w:
             self.offered_since_s.pop(model.name, None)
             return False
         ceilings = self.ceilings.get(model.name)
         if model.name not in self.offered_since_s and ceilings and ceilings[-1][1] >= model.minimum_w:
             self.offered_since_s[model.name] = now_s
         since_s = self.offered_since_s.get(model.name)
-        return since_s is not None and now_s - since_s > WAKE_S + model.dead_time_s + model.tr90_s
+        waited = since_s is not None and now_s - since_s > WAKE_S + model.dead_time_s + model.tr90_s
+        return waited or not self.import_presses
 
     def commanded(self, device: str, now_s: float, ceiling_w: float) -> None:
         """A ceiling that was asked for, as a magnitude."""
@@ -119,9 +125,9 @@ def _resource(model: DeviceModel, image: Image, stale_after_s: float, memory: Re
         reason = "read-only" if not model.controllable else "lost"
         return _unusable(model, power, sample.measured_s, sample.quality, reason)
     lower, upper, curve = _protected(model, device, image.now_s, memory)
-    if model.kind is DeviceKind.CHARGER and upper.value_w > 0.0 and memory.idle(model, image.now_s, power):
-        upper = Bound(0.0, NOT_DRAWING)
-        lower = Bound(min(lower.value_w, 0.0), lower.source)
+    if model.kind is DeviceKind.CHARGER and upper.value_w > 0.0 and memory.takes_little(model, image.now_s, power):
+        upper = Bound(max(power, 0.0), TAKES_LITTLE)
+        lower = Bound(min(lower.value_w, upper.value_w), lower.source)
     elif model.ceiling:
         lower, upper = _available(model, power, sample.measured_s, lower, upper, memory)
     return Resource(model, power, sample.measured_s, sample.quality, True, lower, upper, curve)
@@ -193,8 +199,11 @@ def curve_with_need(curve: Curve, need_w: float) -> Curve:
 
 
 def ceiling_headroom_w(model: DeviceModel) -> float:
-    """How far above what a ceiling device shows its held ceiling stays: one step, or a part of the rating."""
-    return model.step_w if model.step_w is not None else CEILING_HEADROOM_PU * model.rating_w
+    """How far above what a ceiling device shows its held ceiling stays: two steps, or a part of the rating.
+
+    Two, because one would stay within the hysteresis of a step up.
+    """
+    return 2.0 * model.step_w if model.step_w is not None else CEILING_HEADROOM_PU * model.rating_w
 
 
 def _available(
@@ -210,6 +219,9 @@ def _available(
     if model.kind is DeviceKind.INVERTER:
         if -shown_w > lower.value_w:
             lower = Bound(-shown_w, "available power")
-    elif max(shown_w, model.minimum_w) < upper.value_w:
-        upper = Bound(max(shown_w, model.minimum_w), "what the car takes")
+    else:
+        # A car that has not begun is expected to take the least current, and a little more for the hysteresis.
+        most_w = max(shown_w, model.minimum_w + ceiling_headroom_w(model))
+        if most_w < upper.value_w:
+            upper = Bound(most_w, "what the car takes")
     return lower, upper

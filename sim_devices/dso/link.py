@@ -85,6 +85,7 @@ class BrokerLink:
             try:
                 async with self._new_client() as client:
                     await client.subscribe(self._subscription, qos=1)
+                    _raise_if_cancelled()
                     self._client, told = client, ""
                     self.connected.set()
                     self._on_state(True, "")
@@ -92,8 +93,7 @@ class BrokerLink:
                         self._on_message(message)
             except MqttError as error:
                 # Leaving the client while cancelled may fail as well, and that error takes the cancellation's place.
-                if _is_cancelled():
-                    raise asyncio.CancelledError from error
+                _raise_if_cancelled()
                 reason = str(error)
             finally:
                 self._client = None
@@ -108,6 +108,7 @@ class BrokerLink:
         if self._client is None:
             raise MqttError("not connected")
         await self._client.publish(topic, payload, qos=qos, retain=False)
+        _raise_if_cancelled()
 
     def _new_client(self) -> Client:
         # What a lost client still holds of unacknowledged messages is dropped with it: none is sent a second time.
@@ -124,6 +125,12 @@ class BrokerLink:
         )
 
 
-def _is_cancelled() -> bool:
+def _raise_if_cancelled() -> None:
+    """Cancel the running task if that was asked for.
+
+    aiomqtt waits with `asyncio.wait_for`, which up to Python 3.11 drops a cancellation that comes together with the
+    result.
+    """
     task = asyncio.current_task()
-    return task is not None and task.cancelling() > 0
+    if task is not None and task.cancelling():
+        raise asyncio.CancelledError

@@ -252,6 +252,16 @@ def test_an_idle_socket_is_held_low() -> None:
     assert plant.setpoints_w["charger_1"] == 0.0
 
 
+def test_a_car_that_comes_is_charged_with_and_without_a_target() -> None:
+    for orders in (FREE, OrdersInForce(dispatch=dispatch(20e3))):
+        plant = Plant(site(BATTERY, CHARGERS[0]), rest_w=10e3, car_state="A")
+        plant.run(2, orders)
+        assert plant.setpoints_w["charger_1"] == 0.0
+        plant.car_state = "C"
+        plant.run(6, orders)
+        assert plant.powers_w["charger_1"] == pytest.approx(22080, rel=0.02)
+
+
 def test_a_car_that_does_not_draw_is_not_counted_on_and_may_still_wake() -> None:
     plant = Plant(site(BATTERY, CHARGERS[0]), rest_w=10e3, available_w={"charger_1": 0.0})
     orders = OrdersInForce(dispatch=dispatch(20e3))

@@ -16,6 +16,7 @@ from config.site import ModbusTcpAddress
 from config.vocabulary import LinkState, Quality, Sample, Setpoint, WriteResult, WriteStatus
 from drivers.binding import DeviceBinding
 from drivers.modbus.driver import ModbusDriver
+from drivers.modbus.link import Connector
 
 BOUND_S = 5.0
 
@@ -202,8 +203,8 @@ class Bench:
         await self.watch.until(condition)
 
     @contextlib.asynccontextmanager
-    async def running(self, *bindings: DeviceBinding) -> AsyncIterator[ModbusDriver]:
-        driver = ModbusDriver("link", bindings, self.sink, self.clock, rng=random.Random(1))
+    async def running(self, *bindings: DeviceBinding, connect: Connector | None = None) -> AsyncIterator[ModbusDriver]:
+        driver = ModbusDriver("link", bindings, self.sink, self.clock, connect=connect, rng=random.Random(1))
         task = asyncio.create_task(driver.run(), name="link")
         try:
             yield driver

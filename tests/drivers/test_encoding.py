@@ -88,7 +88,9 @@ def test_scale_and_offset_come_before_the_sign() -> None:
 
 
 def test_a_zero_of_the_generator_convention_is_a_plain_zero() -> None:
-    assert math.copysign(1.0, float(decode(codec("int16", sign="generator"), bytes(2)) or 0.0)) == 1.0
+    zero = decode(codec("int16", sign="generator"), bytes(2))
+    assert isinstance(zero, float)
+    assert math.copysign(1.0, zero) == 1.0
 
 
 @pytest.mark.parametrize(

@@ -264,14 +264,38 @@ async def test_any_transport_will_do(on: Bench) -> None:
     assert len(made) == 1
 
 
-def test_a_profile_that_no_request_can_serve_is_refused() -> None:
-    made = Bench()
+async def test_a_profile_that_no_request_can_serve_is_refused(on: Bench) -> None:
     wide = make_profile({"power_w": {"at": {"address": 0, "type": "int64"}, "unit": "W"}}, max_registers=2)
     with pytest.raises(PlanError, match="profile test, point power_w: 4 registers at 0"):
-        ModbusDriver("link", [made.bind(wide)], made.sink, made.clock)
+        ModbusDriver("link", [on.bind(wide)], on.sink, on.clock)
     points = {
         "power_w": {"at": {"address": 0}, "unit": "W"},
         "set_w": {"at": {"address": 1, "type": "int32"}, "access": "w"},
     }
     with pytest.raises(PlanError, match="function 6"):
-        ModbusDriver("link", [made.bind(make_profile(points, write_function="single"))], made.sink, made.clock)
+        ModbusDriver("link", [on.bind(make_profile(points, write_function="single"))], on.sink, on.clock)
+
+
+async def test_points_that_share_registers_are_all_decoded(on: Bench) -> None:
+    points = {
+        "power_w": {"at": {"address": 10, "type": "int32"}, "unit": "W", "poll": "fast"},
+        "low_word": {"at": {"address": 11}, "poll": "fast"},
+        "flags": {"at": {"address": 11, "type": "bits16"}, "poll": "fast"},
+        "swapped": {"at": {"address": 10, "type": "uint32", "word_order": "little"}, "poll": "fast"},
+    }
+    on.server.put(10, struct.pack(">i", 0x00010002))
+    async with on.running(on.bind(make_profile(points))):
+        await on.present()
+        assert {name: on.sink.value("unit", name) for name in points} == {
+            "power_w": 0x00010002,
+            "low_word": 2,
+            "flags": 2,
+            "swapped": 0x00020001,
+        }
+
+
+async def test_a_device_that_needs_pauses_is_served(on: Bench) -> None:
+    async with on.running(on.bind(battery_profile(connect_pause_s=0.01, request_gap_s=0.002))) as driver:
+        await on.present()
+        assert await on.polled(driver) == ("unit",)
+        assert await write(on, driver, 100.0) is STATUS.ACKNOWLEDGED

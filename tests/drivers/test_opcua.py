@@ -6,9 +6,8 @@ import asyncio
 import contextlib
 import math
 import random
-import socket
 import time
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncIterator, Mapping
 from datetime import UTC, datetime
 from pathlib import Path
 from types import SimpleNamespace
@@ -24,10 +23,11 @@ from hypothesis import strategies as st
 
 from config.profile import Profile
 from config.site import OpcUaServer
-from config.vocabulary import LinkState, Quality, Sample, Setpoint, WriteResult, WriteStatus
+from config.vocabulary import LinkState, Quality, Setpoint, WriteStatus
 from drivers.binding import DeviceBinding
 from drivers.opcua.driver import OpcUaDriver
 from drivers.opcua.values import NodeCodec
+from tests.drivers.field import Field, Wire, free_port
 
 ONE_LOOP = pytest.mark.asyncio(loop_scope="module")
 NAMESPACE = "urn:lamina:battery-container:v1"
@@ -43,45 +43,6 @@ NODES = {
     "RemoteEnable": (False, ua.VariantType.Boolean),
     "SetpointTimeout": (10.0, ua.VariantType.Double),
 }
-
-
-class Field:
-    """The sink: what the driver told, and a way to wait for it."""
-
-    def __init__(self) -> None:
-        self.points: dict[str, dict[str, Sample]] = {}
-        self.results: list[WriteResult] = []
-        self.links: list[tuple[LinkState, str]] = []
-        self.present: list[tuple[str, bool, str]] = []
-        self._told = asyncio.Event()
-
-    def samples(self, device: str, samples: Mapping[str, Sample]) -> None:
-        self.points.setdefault(device, {}).update(samples)
-        self._told.set()
-
-    def write_result(self, result: WriteResult) -> None:
-        self.results.append(result)
-        self._told.set()
-
-    def link_state(self, link: str, state: LinkState, reason: str) -> None:
-        self.links.append((state, reason))
-        self._told.set()
-
-    def device_state(self, device: str, present: bool, reason: str) -> None:
-        self.present.append((device, present, reason))
-        self._told.set()
-
-    def sample(self, point: str, device: str = "battery") -> Sample:
-        return self.points.get(device, {}).get(point, Sample(None, Quality.BAD, 0.0))
-
-    def is_lost(self) -> bool:
-        return bool(self.links) and self.links[-1][0] is LinkState.LOST
-
-    async def until(self, condition: Callable[[], bool], within_s: float = 5.0) -> None:
-        async with asyncio.timeout(within_s):
-            while not condition():
-                self._told.clear()
-                await self._told.wait()
 
 
 class Container:
@@ -184,72 +145,6 @@ class Container:
         await self._nodes[name].write_value(data)
 
 
-class Wire:
-    """A TCP relay that can go dark: bytes are taken and not passed on, as on a line that is cut far away."""
-
-    def __init__(self, port: int) -> None:
-        self._target = port
-        self.port = 0
-        self._dark = False
-        self._server: asyncio.Server | None = None
-        self._tasks: set[asyncio.Task[None]] = set()
-        self._clients: list[asyncio.StreamWriter] = []
-
-    async def start(self) -> None:
-        self._server = await asyncio.start_server(self._relay, "127.0.0.1", 0)
-        self.port = self._server.sockets[0].getsockname()[1]
-
-    def go_dark(self) -> None:
-        self._dark = True
-
-    def go_light(self) -> None:
-        self._dark = False
-
-    def inject(self, data: bytes) -> None:
-        self._clients[-1].write(data)
-
-    async def _relay(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        task = asyncio.current_task()
-        assert task is not None
-        self._tasks.add(task)
-        self._clients.append(writer)
-        there: asyncio.StreamWriter | None = None
-        try:
-            back, there = await asyncio.open_connection("127.0.0.1", self._target)
-            async with asyncio.TaskGroup() as group:
-                ways = [group.create_task(self._copy(reader, there)), group.create_task(self._copy(back, writer))]
-                await asyncio.wait(ways, return_when=asyncio.FIRST_COMPLETED)
-                for way in ways:
-                    way.cancel()
-        except OSError:
-            pass
-        finally:
-            for end in (writer, there):
-                if end is not None:
-                    end.transport.abort()
-            self._tasks.discard(task)
-
-    async def _copy(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        with contextlib.suppress(OSError):
-            while data := await reader.read(65536):
-                if not self._dark:
-                    writer.write(data)
-
-    async def stop(self) -> None:
-        assert self._server is not None
-        self._server.close()
-        for task in list(self._tasks):
-            task.cancel()
-        await asyncio.gather(*self._tasks, return_exceptions=True)
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port
-
-
 def profile_text() -> dict[str, Any]:
     raw: dict[str, Any] = yaml.safe_load(PROFILE.read_text())
     return raw
@@ -318,18 +213,18 @@ def driver_for(field: Field, *bindings: DeviceBinding) -> OpcUaDriver:
 async def test_values_arrive_in_load_convention_with_quality_and_time(container: Container) -> None:
     field = Field()
     async with running(driver_for(field, battery(container.url))) as driver:
-        await field.until(lambda: field.sample("power_w").value == -5000.0)
-        await field.until(lambda: field.sample("setpoint_timeout_s").value == 10.0)
-        assert field.sample("soc").value == pytest.approx(0.4)
-        assert field.sample("max_discharge_w").value == 25_000.0
-        assert field.sample("state").value == "running"
+        await field.until(lambda: field.sample("battery", "power_w").value == -5000.0)
+        await field.until(lambda: field.sample("battery", "setpoint_timeout_s").value == 10.0)
+        assert field.sample("battery", "soc").value == pytest.approx(0.4)
+        assert field.sample("battery", "max_discharge_w").value == 25_000.0
+        assert field.sample("battery", "state").value == "running"
         assert field.links == [(LinkState.CONNECTING, ""), (LinkState.UP, "")]
         assert field.present == [("battery", True, "answers")]
 
         changed = time.monotonic()
         await container.put("ActivePower", -12.5)
-        await field.until(lambda: field.sample("power_w").value == 12_500.0)
-        power = field.sample("power_w")
+        await field.until(lambda: field.sample("battery", "power_w").value == 12_500.0)
+        power = field.sample("battery", "power_w")
         assert power.quality is Quality.GOOD
         assert changed - 0.05 <= power.measured_s <= time.monotonic()
         assert driver.stats.devices == {"battery": True}
@@ -340,20 +235,20 @@ async def test_values_arrive_in_load_convention_with_quality_and_time(container:
 async def test_the_servers_status_is_the_samples_quality(container: Container) -> None:
     field = Field()
     async with running(driver_for(field, battery(container.url))) as driver:
-        await field.until(lambda: field.sample("power_w").quality is Quality.GOOD)
+        await field.until(lambda: field.sample("battery", "power_w").quality is Quality.GOOD)
         await container.put("ActivePower", 7.0, status=ua.StatusCodes.UncertainLastUsableValue)
-        await field.until(lambda: field.sample("power_w").quality is Quality.UNCERTAIN)
-        assert field.sample("power_w").value == -7000.0
+        await field.until(lambda: field.sample("battery", "power_w").quality is Quality.UNCERTAIN)
+        assert field.sample("battery", "power_w").value == -7000.0
         await container.put("ActivePower", 7.0, status=ua.StatusCodes.BadSensorFailure)
-        await field.until(lambda: field.sample("power_w").quality is Quality.BAD)
-        assert field.sample("power_w").value is None
-        assert field.sample("soc").quality is Quality.GOOD
+        await field.until(lambda: field.sample("battery", "power_w").quality is Quality.BAD)
+        assert field.sample("battery", "power_w").value is None
+        assert field.sample("battery", "soc").quality is Quality.GOOD
         await container.put("StateOfCharge", 250.0)
-        await field.until(lambda: field.sample("soc").quality is Quality.BAD)
+        await field.until(lambda: field.sample("battery", "soc").quality is Quality.BAD)
         await container.put("StateOfCharge", float("nan"))
         await container.put("ActivePower", 1.0)
-        await field.until(lambda: field.sample("power_w").value == -1000.0)
-        assert field.sample("soc").quality is Quality.BAD
+        await field.until(lambda: field.sample("battery", "power_w").value == -1000.0)
+        assert field.sample("battery", "soc").quality is Quality.BAD
         assert driver.stats.exceptions >= 1
         assert driver.stats.rejected >= 2
 
@@ -362,24 +257,24 @@ async def test_the_servers_status_is_the_samples_quality(container: Container) -
 async def test_a_value_that_stays_the_same_stays_fresh(container: Container) -> None:
     field = Field()
     async with running(driver_for(field, battery(container.url))):
-        await field.until(lambda: field.sample("power_w").value == -5000.0)
-        first = field.sample("power_w").measured_s
-        await field.until(lambda: field.sample("power_w").measured_s > first + 0.5)
-        assert time.monotonic() - field.sample("power_w").measured_s < 0.5
+        await field.until(lambda: field.sample("battery", "power_w").value == -5000.0)
+        first = field.sample("battery", "power_w").measured_s
+        await field.until(lambda: field.sample("battery", "power_w").measured_s > first + 0.5)
+        assert time.monotonic() - field.sample("battery", "power_w").measured_s < 0.5
 
 
 @ONE_LOOP
 async def test_a_frozen_controller_behind_a_live_server_is_absent(container: Container) -> None:
     field = Field()
     async with running(driver_for(field, battery(container.url))) as driver:
-        await field.until(lambda: field.sample("power_w").quality is Quality.GOOD)
+        await field.until(lambda: field.sample("battery", "power_w").quality is Quality.GOOD)
         await container.freeze()
-        await field.until(lambda: field.sample("power_w").quality is Quality.BAD)
+        await field.until(lambda: field.sample("battery", "power_w").quality is Quality.BAD)
         await field.until(lambda: field.present[-1][1] is False)
         assert "no sign of life" in field.present[-1][2]
         assert driver.stats.state is LinkState.UP
         container.beat()
-        await field.until(lambda: field.sample("power_w").quality is Quality.GOOD)
+        await field.until(lambda: field.sample("battery", "power_w").quality is Quality.GOOD)
         assert field.present[-1][1] is True
 
 
@@ -394,7 +289,7 @@ async def test_a_setpoint_is_written_value_before_enable_in_the_devices_conventi
         driver.write(setpoint(-4_000.0, 2))
         await field.until(lambda: len(field.results) == 2)
         assert container.writes[3:] == [("ActivePowerSetpoint", 4.0), ("RemoteEnable", True)]
-        await field.until(lambda: field.sample("setpoint_readback_w").value == -4_000.0)
+        await field.until(lambda: field.sample("battery", "setpoint_readback_w").value == -4_000.0)
         assert driver.stats.writes_acknowledged == 2
 
 
@@ -402,7 +297,7 @@ async def test_a_setpoint_is_written_value_before_enable_in_the_devices_conventi
 async def test_the_newest_setpoint_supersedes_one_that_has_not_gone_out(container: Container) -> None:
     field = Field()
     async with running(driver_for(field, battery(container.url))) as driver:
-        await field.until(lambda: field.sample("power_w").quality is Quality.GOOD)
+        await field.until(lambda: field.sample("battery", "power_w").quality is Quality.GOOD)
         for sequence in (1, 2, 3):
             driver.write(setpoint(1000.0 * sequence, sequence))
         await field.until(lambda: len(field.results) == 3)
@@ -417,7 +312,7 @@ async def test_the_newest_setpoint_supersedes_one_that_has_not_gone_out(containe
 @ONE_LOOP
 async def test_a_refused_value_is_reported_and_never_enabled(container: Container) -> None:
     field = Field()
-    async with running(driver_for(field, battery(container.url))) as driver:
+    async with running(driver_for(field, battery(container.url, rating_w=50_000.0))) as driver:
         driver.write(setpoint(40_000.0))
         await field.until(lambda: len(field.results) == 1)
         assert field.results[0].status is WriteStatus.REFUSED
@@ -446,7 +341,7 @@ async def test_a_read_only_device_is_read_and_never_written(container: Container
         driver.write(setpoint(1000.0))
         assert field.results[0].status is WriteStatus.REFUSED
         assert "read-only" in field.results[0].detail
-        await field.until(lambda: field.sample("power_w").quality is Quality.GOOD)
+        await field.until(lambda: field.sample("battery", "power_w").quality is Quality.GOOD)
         await driver.rest(1.0)
         assert container.writes == []
 
@@ -469,14 +364,14 @@ async def test_a_restarted_server_is_found_again_under_another_namespace_index(c
         await field.until(lambda: len(field.results) == 1)
         await container.stop()
         await field.until(field.is_lost)
-        assert field.sample("power_w").quality is Quality.BAD
+        assert field.sample("battery", "power_w").quality is Quality.BAD
         assert field.present[-1][1] is False
 
         await container.start(namespaces_before=3, values={"ActivePower": 9.0})
         returned = time.monotonic()
         async with asyncio.timeout(5):
             await container.written.wait()
-        await field.until(lambda: field.sample("power_w").value == -9000.0)
+        await field.until(lambda: field.sample("battery", "power_w").value == -9000.0)
         assert time.monotonic() - returned < 2.0
         # The device may have forgotten everything, so that all of it comes again, timer included.
         assert container.writes[:2] == [("SetpointTimeout", 10.0), ("ActivePowerSetpoint", -10.0)]
@@ -510,7 +405,7 @@ async def test_a_setpoint_that_expires_while_the_server_is_away_is_never_sent(co
         await field.until(lambda: len(field.results) == 1)
         assert field.results[0].status is WriteStatus.EXPIRED
         await container.start()
-        await field.until(lambda: field.sample("power_w").quality is Quality.GOOD)
+        await field.until(lambda: field.sample("battery", "power_w").quality is Quality.GOOD)
         driver.write(setpoint(1_000.0, 2))
         await field.until(lambda: len(field.results) == 2)
         assert -10.0 not in [value for _, value in container.writes]
@@ -523,7 +418,7 @@ async def test_a_silent_line_makes_a_write_indeterminate_and_nothing_of_it_lands
     await wire.start()
     try:
         async with running(driver_for(field, battery(f"opc.tcp://127.0.0.1:{wire.port}/"))) as driver:
-            await field.until(lambda: field.sample("power_w").quality is Quality.GOOD)
+            await field.until(lambda: field.sample("battery", "power_w").quality is Quality.GOOD)
             wire.go_dark()
             driver.write(setpoint(10_000.0, 1))
             await field.until(lambda: len(field.results) == 1)
@@ -545,11 +440,11 @@ async def test_a_line_that_falls_silent_without_a_write_is_noticed(container: Co
     await wire.start()
     try:
         async with running(driver_for(field, battery(f"opc.tcp://127.0.0.1:{wire.port}/"))):
-            await field.until(lambda: field.sample("power_w").quality is Quality.GOOD)
+            await field.until(lambda: field.sample("battery", "power_w").quality is Quality.GOOD)
             wire.go_dark()
-            await field.until(lambda: field.sample("power_w").quality is Quality.BAD, within_s=3.0)
+            await field.until(lambda: field.sample("battery", "power_w").quality is Quality.BAD, within_s=3.0)
             wire.go_light()
-            await field.until(lambda: field.sample("power_w").quality is Quality.GOOD)
+            await field.until(lambda: field.sample("battery", "power_w").quality is Quality.GOOD)
     finally:
         await wire.stop()
 
@@ -562,9 +457,9 @@ async def test_nodes_by_browse_path_and_nodes_that_are_not_there(container: Cont
     raw["state"]["opcua"]["namespace"] = "urn:absent"
     field = Field()
     async with running(driver_for(field, battery(container.url, profile={"points": raw}))) as driver:
-        await field.until(lambda: field.sample("power_w").value == -5000.0)
-        assert field.sample("soc").quality is Quality.BAD
-        assert field.sample("state").quality is Quality.BAD
+        await field.until(lambda: field.sample("battery", "power_w").value == -5000.0)
+        assert field.sample("battery", "soc").quality is Quality.BAD
+        assert field.sample("battery", "state").quality is Quality.BAD
         assert driver.stats.devices == {"battery": True}
 
 
@@ -601,11 +496,11 @@ async def test_bytes_that_are_no_opc_ua_in_the_middle_of_a_session_cost_one_conn
     await wire.start()
     try:
         async with running(driver_for(field, battery(f"opc.tcp://127.0.0.1:{wire.port}/"))) as driver:
-            await field.until(lambda: field.sample("power_w").quality is Quality.GOOD)
+            await field.until(lambda: field.sample("battery", "power_w").quality is Quality.GOOD)
             noise = random.Random(seed).randbytes(64)
             wire.inject(noise if seed % 2 else b"MSGF" + (8 + len(noise)).to_bytes(4, "little") + noise)
             await field.until(field.is_lost)
-            await field.until(lambda: field.sample("power_w").quality is Quality.GOOD)
+            await field.until(lambda: field.sample("battery", "power_w").quality is Quality.GOOD)
             assert driver.stats.lost == driver.stats.reconnects == 1
     finally:
         await wire.stop()
@@ -652,7 +547,7 @@ def test_a_written_power_reads_back_as_itself(power_w: float) -> None:
 async def test_a_write_reaches_the_server_within_milliseconds(container: Container) -> None:
     field = Field()
     async with running(driver_for(field, battery(container.url))) as driver:
-        await field.until(lambda: field.sample("power_w").quality is Quality.GOOD)
+        await field.until(lambda: field.sample("battery", "power_w").quality is Quality.GOOD)
         took = []
         for sequence in range(40):
             started = time.monotonic()

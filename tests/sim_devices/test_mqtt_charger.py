@@ -54,6 +54,7 @@ class Bench:
             await self.news.wait_for(lambda: wanted(self.heard))
 
     async def write(self, key: str, payload: str) -> str:
+        await self.hears(lambda heard: heard.get("mcc") is True)
         self.heard.pop(f"{key}/result", None)
         await self.client.publish(f"{BASE}/{key}/set", payload)
         await self.hears(lambda heard: f"{key}/result" in heard)

@@ -1,0 +1,213 @@
+"""SunSpec devices, whose registers pysunspec2 encodes: found, resolved, scaled and written."""
+
+import struct
+from collections.abc import AsyncIterator, Mapping
+from typing import Any
+
+import pytest
+from sunspec2.device import Model
+
+from config.profile import Profile
+from config.vocabulary import WriteStatus
+from drivers.modbus.sunspec_models import load_model
+from tests.drivers.modbus_server import Bench, bench, make_profile, sunspec_map
+
+COMMON = (1, {"Mn": "Maker", "Md": "Model 3", "SN": "00042"})
+INVERTER: dict[str, Any] = {"W": 4321, "W_SF": 0, "Hz": 5001, "Hz_SF": -2, "St": 4, "WH": 0, "WH_SF": 0}
+LIMIT: dict[str, Any] = {"WMaxLimPct": 10000, "WMaxLimPct_SF": -2, "WMaxLimPct_RvrtTms": 0, "WMaxLim_Ena": 0}
+
+
+@pytest.fixture
+async def on() -> AsyncIterator[Bench]:
+    async with bench() as made:
+        yield made
+
+
+def profile(slow_poll_s: float = 1000.0, **points: Mapping[str, Any]) -> Profile:
+    return make_profile(
+        {
+            "power_w": {"sunspec": {"models": [103, 113], "point": "W"}, "sign": "generator", "poll": "fast"},
+            "frequency_hz": {"sunspec": {"models": [103, 113], "point": "Hz"}, "poll": "fast"},
+            "limit_pu": {
+                "sunspec": {"models": [123], "point": "WMaxLimPct"},
+                "unit": "pu",
+                "scale": 0.01,
+                "access": "rw",
+                "range": [0, 1],
+            },
+            "enable": {"sunspec": {"models": [123], "point": "WMaxLim_Ena"}, "access": "w"},
+            **points,
+        },
+        {
+            "power": "ceiling",
+            "writes": [{"point": "limit_pu", "quantity": "generation_pu"}, {"point": "enable", "value": 1}],
+        },
+        slow_poll_s=slow_poll_s,
+    )
+
+
+def address_of(base: int, *models: int) -> int:
+    """Where the last of these models begins, if they follow each other from the base."""
+    return base + 2 + sum(len(Model(model).get_mb()) // 2 for model in models[:-1])
+
+
+@pytest.mark.parametrize("base", [40000, 0, 50000])
+async def test_a_device_is_found_wherever_its_map_begins(on: Bench, base: int) -> None:
+    on.server.put(base, sunspec_map([COMMON, (103, INVERTER), (123, LIMIT)]))
+    async with on.running(on.bind(profile())) as driver:
+        await on.present()
+        assert on.sink.value("unit", "power_w") == -4321.0
+        assert on.sink.value("unit", "frequency_hz") == pytest.approx(50.01)
+        assert on.sink.value("unit", "limit_pu") == 1.0
+        assert driver.stats.identities == {"unit": "Maker Model 3 00042"}
+
+
+async def test_the_first_model_that_the_device_has_gives_the_point(on: Bench) -> None:
+    on.server.put(40000, sunspec_map([COMMON, (113, {"W": 250.5, "Hz": 49.9}), (123, LIMIT)]))
+    async with on.running(on.bind(profile())):
+        await on.present()
+        assert on.sink.value("unit", "power_w") == -250.5
+
+
+async def test_a_scale_factor_that_changes_with_its_value_takes_effect_with_it(on: Bench) -> None:
+    on.server.put(40000, sunspec_map([COMMON, (103, INVERTER), (123, LIMIT)]))
+    async with on.running(on.bind(profile())) as driver:
+        await on.present()
+        on.server.put(40000, sunspec_map([COMMON, (103, {**INVERTER, "W": 432, "W_SF": 1}), (123, LIMIT)]))
+        await on.polled(driver)
+        assert on.sink.value("unit", "power_w") == -4320.0
+
+
+async def test_a_scale_factor_far_from_its_point_takes_effect_with_the_slow_poll(on: Bench) -> None:
+    on.server.put(40000, sunspec_map([COMMON, (103, INVERTER), (123, LIMIT)]))
+    async with on.running(on.bind(profile(slow_poll_s=0.02))) as driver:
+        await on.present()
+        changed = {**LIMIT, "WMaxLimPct": 100, "WMaxLimPct_SF": 0}
+        on.server.put(40000, sunspec_map([COMMON, (103, INVERTER), (123, changed)]))
+        await on.until(lambda: len(on.sink.deliveries) > 8)
+        assert on.sink.value("unit", "limit_pu") == 1.0
+        setpoint = on.setpoint(-5099.0)
+        driver.write(setpoint)
+        assert (await on.answered(setpoint)).status is WriteStatus.ACKNOWLEDGED
+    assert on.server.written()[0][1] == struct.pack(">H", 50)
+
+
+@pytest.mark.parametrize("bad", [-0x8000, 11, -11])
+async def test_a_bad_scale_factor_makes_its_points_bad_and_the_device_absent(on: Bench, bad: int) -> None:
+    broken = sunspec_map([COMMON, (103, {**INVERTER, "W_SF": 0}), (123, LIMIT)])
+    on.server.put(40000, broken)
+    async with on.running(on.bind(profile())) as driver:
+        await on.present()
+        on.server.registers[address_of(40000, 1, 103) + 15] = bad & 0xFFFF
+        await on.polled(driver)
+        assert not on.sink.is_good("unit", "power_w")
+        assert on.sink.is_good("unit", "frequency_hz")
+        assert on.sink.devices[-1] == ("unit", False, "power_w is not a value")
+
+
+async def test_what_is_not_implemented_is_bad(on: Bench) -> None:
+    points = {
+        name: {"sunspec": {"models": [model], "point": point}}
+        for name, (model, point) in {
+            "int16": (103, "VA"),
+            "uint16": (103, "PPVphAB"),
+            "acc32": (103, "WH"),
+            "bitfield32": (103, "Evt1"),
+            "enum16": (103, "StVnd"),
+            "float32": (113, "WH"),
+            "uint32": (704, "WSetRvrtTms"),
+            "int32": (704, "WSet"),
+            "uint64": (701, "TotWhInj"),
+            "text": (1, "Opt"),
+        }.items()
+    }
+    on.server.put(40000, sunspec_map([COMMON, (103, INVERTER), (113, {}), (123, LIMIT), (701, {}), (704, {})]))
+    async with on.running(on.bind(profile(**points))):
+        await on.present()
+        assert {name: on.sink.value("unit", name) for name in points} == dict.fromkeys(points)
+
+
+async def test_points_of_repeating_blocks_are_found_by_number(on: Bench) -> None:
+    second = {"sunspec": {"models": [160], "point": "DCW", "block": 2}, "unit": "W"}
+    modules = [{"ID": 1, "DCW": 100}, {"ID": 2, "DCW": 2345}]
+    data = Model(160, data={"ID": 160, "L": 48, "DCW_SF": -1, "N": 2, "module": modules}).get_mb()
+    on.server.put(40000, sunspec_map([COMMON, (103, INVERTER), (123, LIMIT)])[:-4] + data + b"\xff\xff\0\0")
+    async with on.running(on.bind(profile(second_w=second))):
+        await on.present()
+        assert on.sink.value("unit", "second_w") == pytest.approx(234.5)
+
+
+async def test_a_ceiling_is_rounded_so_that_less_is_generated(on: Bench) -> None:
+    coarse = {**LIMIT, "WMaxLimPct": 100, "WMaxLimPct_SF": 0}
+    on.server.put(40000, sunspec_map([COMMON, (103, INVERTER), (123, coarse)]))
+    async with on.running(on.bind(profile(), rating_w=60_000.0)) as driver:
+        await on.present()
+        for power_w in (-35_999.0, -36_000.0, 500.0):
+            driver.write(setpoint := on.setpoint(power_w))
+            assert (await on.answered(setpoint)).status is WriteStatus.ACKNOWLEDGED
+    limits = [struct.unpack(">H", data)[0] for _, data in on.server.written()[::2]]
+    assert limits == [59, 60, 0]
+
+
+async def test_a_device_without_the_model_for_its_power_is_absent_and_asked_again(on: Bench) -> None:
+    on.server.put(40000, sunspec_map([COMMON, (123, LIMIT)]))
+    async with on.running(on.bind(profile())) as driver:
+        await on.until(lambda: bool(on.sink.devices))
+        assert on.sink.devices == [("unit", False, "the device has no model that gives power_w")]
+        assert driver.poll() == ()
+        on.server.put(40000, sunspec_map([COMMON, (103, INVERTER), (123, LIMIT)]))
+        await on.present()
+
+
+async def test_a_device_that_is_no_sunspec_device_is_named_once(on: Bench) -> None:
+    on.server.put(40000, bytes(8))
+    async with on.running(on.bind(profile())):
+        await on.until(lambda: len(on.server.asked) >= 6)
+    assert on.sink.devices == [("unit", False, "no SunSpec marker at 40000, 0, 50000")]
+
+
+async def test_a_control_point_that_is_missing_refuses_the_setpoint(on: Bench) -> None:
+    on.server.put(40000, sunspec_map([COMMON, (103, INVERTER)]))
+    async with on.running(on.bind(profile())) as driver:
+        await on.present()
+        assert not on.sink.is_good("unit", "limit_pu")
+        driver.write(setpoint := on.setpoint(-100.0))
+        result = await on.answered(setpoint)
+    assert (result.status, result.detail) == (
+        WriteStatus.REFUSED,
+        "limit_pu: the device does not offer this point",
+    )
+
+
+async def test_the_models_are_looked_for_again_after_each_reconnect(on: Bench) -> None:
+    on.server.put(40000, sunspec_map([COMMON, (103, INVERTER), (123, LIMIT)]))
+    async with on.running(on.bind(profile())) as driver:
+        await on.present()
+        on.server.registers.clear()
+        on.server.put(50000, sunspec_map([COMMON, (120, {}), (103, {**INVERTER, "W": 77}), (123, LIMIT)]))
+        on.server.reset()
+        await on.present(2)
+        assert on.sink.value("unit", "power_w") == -77.0
+        driver.write(setpoint := on.setpoint(-5000.0))
+        await on.answered(setpoint)
+    limit = load_model(123)
+    assert limit is not None
+    assert on.server.written()[0][0] == address_of(50000, 1, 120, 103, 123) + limit.points["WMaxLimPct"].offset
+
+
+async def test_a_chain_without_an_end_does_not_go_on_for_ever(on: Bench) -> None:
+    on.server.registers = dict.fromkeys(range(40000, 65536), 0)
+    on.server.put(40000, b"SunS")
+    async with on.running(on.bind(profile())):
+        await on.until(lambda: bool(on.sink.devices))
+    assert on.sink.devices[0][1] is False
+    assert len(on.server.asked) < 210
+
+
+@pytest.mark.parametrize("model", [1, 101, 103, 113, 120, 121, 122, 123, 124, 203, 213, 701, 702, 704, 713, 715, 802])
+def test_points_lie_where_pysunspec2_puts_them(model: int) -> None:
+    ours, theirs = load_model(model), Model(model)
+    assert ours is not None
+    for name, point in theirs.points.items():
+        place = ours.points[name]
+        assert (place.offset, place.size) == (point.offset, point.len), name
