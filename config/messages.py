@@ -14,9 +14,9 @@ from datetime import datetime, timedelta
 from enum import StrEnum
 from typing import Annotated, Final, Literal, Self
 
-from pydantic import AwareDatetime, Field, model_validator
+from pydantic import AwareDatetime, BeforeValidator, Field, model_validator
 
-from config.strict import Name, NotNegative, Positive, Strict
+from config.strict import Name, NotNegative, Number, Positive, Strict
 from config.vocabulary import Quantity
 
 MAX_PAYLOAD_BYTES: Final = 65_536
@@ -24,11 +24,21 @@ MAX_DURATION_S: Final = 366 * 86_400.0
 MAX_POWER_W: Final = 1e10
 
 OrderId = Annotated[str, Field(pattern=r"^[A-Za-z0-9._:-]{1,64}$")]
-Power = Annotated[float, Field(ge=-MAX_POWER_W, le=MAX_POWER_W)]
-Magnitude = Annotated[float, Field(ge=0, le=MAX_POWER_W)]
-Duration = Annotated[float, Field(gt=0, le=MAX_DURATION_S)]
-Sequence = Annotated[int, Field(ge=0, le=2**53)]
-Price = Annotated[float, Field(ge=-1e6, le=1e6)]
+Power = Annotated[float, Field(strict=True, ge=-MAX_POWER_W, le=MAX_POWER_W)]
+Magnitude = Annotated[float, Field(strict=True, ge=0, le=MAX_POWER_W)]
+Duration = Annotated[float, Field(strict=True, gt=0, le=MAX_DURATION_S)]
+Sequence = Annotated[int, Field(strict=True, ge=0, le=2**53)]
+Price = Annotated[float, Field(strict=True, ge=-1e6, le=1e6)]
+
+
+def _written_out(value: object) -> object:
+    """A number, in quotes or not, would be taken for seconds since some epoch."""
+    if isinstance(value, datetime) or (isinstance(value, str) and ":" in value):
+        return value
+    raise ValueError("expected a time with an offset, as 2026-06-08T12:00:00Z")
+
+
+Instant = Annotated[AwareDatetime, BeforeValidator(_written_out)]
 
 
 class Down(StrEnum):
@@ -64,8 +74,8 @@ class OrderMessage(Strict):
     """What every order carries. A missing `start` means at once; a missing `duration_s` means until replaced."""
 
     id: OrderId
-    issued_at: AwareDatetime
-    start: AwareDatetime | None = None
+    issued_at: Instant
+    start: Instant | None = None
     duration_s: Duration | None = None
 
     @property
@@ -117,9 +127,9 @@ class RegulationSignal(Strict):
 
     epoch: Sequence
     sequence: Sequence
-    issued_at: AwareDatetime
-    signal: Annotated[float, Field(ge=-1, le=1)]
-    lost_after_s: Annotated[float, Field(gt=0, le=600)] = 10.0
+    issued_at: Instant
+    signal: Annotated[float, Field(strict=True, ge=-1, le=1)]
+    lost_after_s: Annotated[float, Field(strict=True, gt=0, le=600)] = 10.0
 
 
 class AuthorityOrder(OrderMessage):
@@ -133,7 +143,7 @@ class Heartbeat(Strict):
     """Life sign in either direction; sequences rise."""
 
     sequence: Sequence
-    issued_at: AwareDatetime
+    issued_at: Instant
 
 
 class AckStatus(StrEnum):
@@ -147,7 +157,7 @@ class MeasuredResult(Strict):
     """What was measured at the connection point while an order was in force."""
 
     mean_net_power_w: Power | None
-    energy_wh: float | None
+    energy_wh: Number | None
     unmet_s: NotNegative
 
 
@@ -158,7 +168,7 @@ class Acknowledgement(Strict):
     kind: Down
     status: AckStatus
     reason: Annotated[str, Field(max_length=400)] = ""
-    issued_at: AwareDatetime
+    issued_at: Instant
     result: MeasuredResult | None = None
 
 
@@ -172,8 +182,8 @@ class Compliance(Strict):
 class Telemetry(Strict):
     """What the parent sees of the layer: one resource. Values are None where no good measurement exists."""
 
-    issued_at: AwareDatetime
-    measured_at: AwareDatetime | None
+    issued_at: Instant
+    measured_at: Instant | None
     net_power_w: Power | None
     energy_import_wh: NotNegative | None = None
     energy_export_wh: NotNegative | None = None
@@ -209,7 +219,7 @@ class ForecastBand(Strict):
 class OfferInterval(Strict):
     """The layer's curve over one interval: prices ascend, power does not rise with price, all within the envelope."""
 
-    start: AwareDatetime
+    start: Instant
     duration_s: Duration
     curve: Annotated[tuple[CurvePointMessage, ...], Field(min_length=1, max_length=200)]
     lower_w: Power
@@ -237,8 +247,8 @@ class Offer(Strict):
     """The flexibility of the layer, interval by interval, on a published grid of prices and powers."""
 
     id: OrderId
-    issued_at: AwareDatetime
-    expires_at: AwareDatetime
+    issued_at: Instant
+    expires_at: Instant
     intervals: Annotated[tuple[OfferInterval, ...], Field(min_length=1, max_length=576)]
     response_s: NotNegative
     power_step_w: Positive
