@@ -38,6 +38,8 @@ class RawDecoder(Protocol):
 
     def decode(self, raw: Any) -> float | str | None: ...
 
+    def refusal(self, raw: Any) -> str: ...
+
 
 class ValueCodec:
     """Scale, offset, sign, invalid values, range and enumeration of one point, whatever carries its raw value."""
@@ -63,6 +65,19 @@ class ValueCodec:
         # Fails for NaN and infinities too, also where an unknown scale factor has made the gain NaN.
         return value if self._low <= value <= self._high else None
 
+    def refusal(self, raw: Any) -> str:
+        """Why `decode` gives None for `raw`, in words; empty where it doesn't."""
+        if raw in self._invalid:
+            return f"the device says that it has no value ({raw:g})"
+        if self._texts is not None:
+            return "" if raw in self._texts else f"{raw} is not among the values of the profile"
+        value = raw * self.gain + self.offset
+        if not math.isfinite(self.gain):
+            return "its scale factor is not known"
+        if not math.isfinite(value):
+            return "not a number"
+        return "" if self._low <= value <= self._high else f"{value:g} is outside {self._low:g} to {self._high:g}"
+
     def raw(self, value: float, rounding: Rounding = Rounding.NEAREST) -> int:
         """The whole raw number nearest to `value`, or the next one towards zero; `EncodeError` outside the range."""
         raw = round_raw(self.exact_raw(value), rounding)
@@ -83,7 +98,8 @@ class ValueCodec:
             raise EncodeError(f"{value} is not a number that can be sent")
         if not math.isfinite(self.gain) or self.gain == 0.0:
             raise EncodeError("the scale factor is not known")
-        return (value - self.offset) / self.gain
+        # Adding 0 keeps a negative zero, which a device may take for a negative number, out of float registers.
+        return (value - self.offset) / self.gain + 0.0
 
     def _check_range(self, value: float) -> None:
         slack = max(abs(value), 1.0) * _TOLERANCE
@@ -166,28 +182,43 @@ class ReorderedCodec(RegisterCodec):
         """The value of the registers as they came; None if bad."""
         return super().decode(self._packer.unpack(self._reorder(raw))[0])
 
+    def refusal(self, raw: bytes) -> str:
+        """As for any register point, of the registers as they came."""
+        return super().refusal(self._packer.unpack(self._reorder(raw))[0])
+
     def encode(self, value: float, rounding: Rounding = Rounding.NEAREST) -> bytes:
         """As for any register point, in the device's order."""
         return self._reorder(super().encode(value, rounding))
 
 
 class TextCodec:
-    """Text in registers, padded with NUL or spaces; no text at all, or bytes that are not UTF-8, is a bad value."""
+    """Text in registers, padded with NUL or spaces, or what `texts` calls it.
 
-    __slots__ = ("_reorder", "format", "registers")
+    No text at all, bytes that are not UTF-8, and text that `texts` does not know are bad values.
+    """
 
-    def __init__(self, registers: int, bytes_swapped: bool = False) -> None:
+    __slots__ = ("_reorder", "_texts", "format", "registers")
+
+    def __init__(self, registers: int, bytes_swapped: bool = False, texts: Mapping[Any, str] | None = None) -> None:
         self.registers = registers
         self.format = f"{2 * registers}s"
         self._reorder = _reordering(False, bytes_swapped)
+        self._texts = texts
 
     def decode(self, raw: bytes) -> str | None:
         if self._reorder is not None:
             raw = self._reorder(raw)
         try:
-            return raw.partition(b"\0")[0].decode().strip() or None
+            text = raw.partition(b"\0")[0].decode().strip()
         except UnicodeDecodeError:
             return None
+        return (text or None) if self._texts is None else self._texts.get(text)
+
+    def refusal(self, raw: bytes) -> str:
+        """Why `decode` gives None for `raw`, in words; empty where it doesn't."""
+        if self.decode(raw) is not None:
+            return ""
+        return "not among the texts of the profile" if self._texts is not None else "no text"
 
 
 def register_codec(point: PointProfile) -> RegisterCodec | TextCodec:
@@ -197,7 +228,7 @@ def register_codec(point: PointProfile) -> RegisterCodec | TextCodec:
         raise ValueError("not a register point")
     bytes_swapped = address.byte_order == "little"
     if address.length is not None:
-        return TextCodec(address.length, bytes_swapped)
+        return TextCodec(address.length, bytes_swapped, point.values)
     reorder = _reordering(address.word_order == "little" and address.registers > 1, bytes_swapped)
     return RegisterCodec(point, address.type) if reorder is None else ReorderedCodec(point, address.type, reorder)
 

@@ -5,13 +5,15 @@ The one place that names concrete drivers. A protocol's library is imported only
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager
 
 from config.profile import Profile
 from config.site import Address, ModbusTcpAddress, MqttDevice, OpcUaServer, Site
 from config.vocabulary import Clock, FieldSink
 from drivers.binding import DeviceBinding
 from drivers.driver import Driver
+from drivers.inspection import Inspector, Prober
 
 
 def build_drivers(
@@ -62,3 +64,33 @@ def _driver(name: str, bindings: list[DeviceBinding], sink: FieldSink, clock: Cl
     from drivers.mqtt.driver import MqttDriver
 
     return MqttDriver(name, bindings, sink, clock)
+
+
+@asynccontextmanager
+async def open_inspector(profile: Profile, address: Address, clock: Clock) -> AsyncIterator[Inspector]:
+    """Look at one device by hand, over a connection of its own; raises InspectionFailed where there is none."""
+    if isinstance(address, ModbusTcpAddress):
+        from drivers.modbus.inspection import ModbusInspector, modbus_line
+
+        async with modbus_line(address, profile.pace.connect_pause_s, profile.pace.request_gap_s) as line:
+            yield ModbusInspector(profile, address.unit, line, clock)
+    elif isinstance(address, OpcUaServer):
+        from drivers.opcua.inspection import opcua_inspector
+
+        async with opcua_inspector(profile, address, clock) as inspector:
+            yield inspector
+    else:
+        from drivers.mqtt.inspection import mqtt_inspector
+
+        async with mqtt_inspector(profile, address, clock) as inspector:
+            yield inspector
+
+
+@asynccontextmanager
+async def open_prober(address: ModbusTcpAddress, clock: Clock, timeout_s: float) -> AsyncIterator[Prober]:
+    """Look for the units behind a Modbus address, whose own unit does not matter."""
+    from drivers.modbus.inspection import modbus_line
+    from drivers.modbus.prober import ModbusProber
+
+    async with modbus_line(address) as line:
+        yield ModbusProber(line, clock, timeout_s)

@@ -7,15 +7,18 @@ one; and a connection that is dropped is reset, so that nothing left in the sock
 from __future__ import annotations
 
 import asyncio
+import logging
 import os
 import socket
 import ssl
 import struct
-from collections.abc import Awaitable, Sequence
-from typing import TYPE_CHECKING, Final, NamedTuple, TypeVar
+from collections.abc import Awaitable, Collection, Sequence
+from functools import partial
+from typing import TYPE_CHECKING, Final, NamedTuple, TypeVar, cast
 
 import aiomqtt
 
+from drivers.cancellation import heeded
 from drivers.writer import ConnectionBroken
 
 if TYPE_CHECKING:
@@ -23,11 +26,12 @@ if TYPE_CHECKING:
 
 _T = TypeVar("_T")
 
+AT_ONCE: Final = (socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+"""Without it a publication that follows another waits for the broker's delayed acknowledgement, about 40 ms."""
 _FAILURES: Final = (aiomqtt.MqttError, OSError, ValueError)
 # A broker that is cut off is noticed after at most twice this; the silence of its devices is noticed earlier.
 _KEEP_ALIVE_S: Final = 5
 _ABORT_ON_CLOSE: Final = struct.pack("ii", 1, 0)
-_SPARE_TOPICS: Final = 16
 
 
 class Arrival(NamedTuple):
@@ -39,15 +43,23 @@ class Arrival(NamedTuple):
 
 
 class NewestOfEachTopic(asyncio.Queue[aiomqtt.Message]):
-    """Holds the newest message of each topic, in the order in which the topics were first heard; bounded by topics."""
+    """Holds the newest message of each wanted topic, in the order in which they were first heard.
+
+    It is bounded by its topics, and never full. A message on any other topic is dropped: brokers are known that send a
+    newcomer what others have subscribed to.
+    """
 
     _queue: dict[str, aiomqtt.Message]
+
+    def __init__(self, wanted: Collection[str], maxsize: int = 0) -> None:
+        super().__init__(maxsize)
+        self._wanted = frozenset(wanted)
 
     def put_nowait(self, item: aiomqtt.Message) -> None:
         topic = item.topic.value
         if topic in self._queue:
             self._queue[topic] = item
-        else:
+        elif topic in self._wanted:
             super().put_nowait(item)
 
     def qsize(self) -> int:
@@ -84,11 +96,13 @@ class MqttConnection:
         client = self._client = aiomqtt.Client(
             broker.host,
             broker.port,
+            logger=_quiet_logger(),
             username=broker.username,
             password=self._password(),
             identifier=self._identifier,
-            queue_type=NewestOfEachTopic,
-            max_queued_incoming_messages=len(self._topics) + _SPARE_TOPICS,
+            # Called for a queue with `maxsize` alone, whatever its annotation says.
+            socket_options=(AT_ONCE,),
+            queue_type=cast("type[asyncio.Queue[aiomqtt.Message]]", partial(NewestOfEachTopic, self._topics)),
             timeout=self._timeout_s,
             keepalive=_KEEP_ALIVE_S,
             tls_context=context,
@@ -169,12 +183,19 @@ class MqttConnection:
 
     async def _sense(self, call: Awaitable[_T], what: str) -> _T:
         try:
-            return await call
+            return await heeded(call)
         except TimeoutError:
             raise ConnectionBroken(f"{what}: no answer within {self._timeout_s:g} s", timed_out=True) from None
         except _FAILURES as error:
             timed_out = isinstance(error, aiomqtt.MqttError) and "timed out" in str(error)
             raise ConnectionBroken(f"{what}: {_reason(error)}", timed_out=timed_out) from None
+
+
+def _quiet_logger() -> logging.Logger:
+    """Each failure is told once by the driver, with its reason; paho would add a line of its own."""
+    logger = logging.getLogger("drivers.mqtt.paho")
+    logger.setLevel(logging.CRITICAL + 1)
+    return logger
 
 
 def _tls_context(tls: Tls) -> ssl.SSLContext:

@@ -65,12 +65,12 @@ class _Device:
                     name,
                     mqtt,
                     TypedCodec(profile, text=mqtt.type == "text"),
-                    _filled(mqtt.topic if profile.access is not Access.W else None, address),
-                    _filled(mqtt.command_topic, address),
-                    _filled(mqtt.acknowledgement_topic, address),
+                    filled_topic(mqtt.topic if profile.access is not Access.W else None, address),
+                    filled_topic(mqtt.command_topic, address),
+                    filled_topic(mqtt.acknowledgement_topic, address),
                 )
         availability = binding.profile.availability
-        self.availability_topic = _filled(availability.topic if availability is not None else None, address)
+        self.availability_topic = filled_topic(availability.topic if availability is not None else None, address)
         self.online = availability.online if availability is not None else ""
 
     def _encode(self, command: Command) -> Encoded:
@@ -320,7 +320,7 @@ class _Sender:
 
     async def _send(self, point: _Point, command: Encoded) -> Outcome:
         assert point.command_topic is not None  # or it would not have been encoded
-        payload = point.address.command_template.replace("{value}", _text(command.raw))
+        payload = point.address.command_template.replace("{value}", command_text(command.raw))
         topic = point.acknowledgement_topic
         if topic is None:
             await self._connection.publish(point.command_topic, payload)
@@ -350,11 +350,13 @@ def _sample(point: _Point, payload: Payload, now: float) -> Sample:
     return Sample(value, Quality.BAD if value is None else Quality.GOOD, now)
 
 
-def _text(raw: bool | int | float) -> str:
+def command_text(raw: bool | int | float) -> str:
+    """A raw value as it stands in a command."""
     return str(int(raw)) if float(raw).is_integer() else repr(float(raw))
 
 
-def _filled(topic: str | None, address: MqttDevice) -> str | None:
+def filled_topic(topic: str | None, address: MqttDevice) -> str | None:
+    """The topic with the address's parameters filled in; ValueError for one that is not a single point's."""
     if topic is None:
         return None
     for name, value in address.parameters.items():

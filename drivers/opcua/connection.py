@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple, TypeVar
 from asyncua import Client, ua
 from asyncua.client.ua_client import UaClientState
 
+from drivers.cancellation import heeded
 from drivers.writer import ConnectionBroken
 
 if TYPE_CHECKING:
@@ -26,8 +27,19 @@ if TYPE_CHECKING:
 
 _T = TypeVar("_T")
 
-# What asyncua raises for a peer that is gone, refuses, or sends bytes that are not OPC UA.
-_FAILURES: Final = (OSError, TimeoutError, ua.UaError, struct.error, ValueError, LookupError, TypeError, AttributeError)
+# What asyncua raises for a peer that is gone, refuses, or sends bytes that are not OPC UA. RuntimeError: uvloop's, for
+# a transport that has just been closed.
+_FAILURES: Final = (
+    OSError,
+    TimeoutError,
+    ua.UaError,
+    struct.error,
+    ValueError,
+    LookupError,
+    TypeError,
+    AttributeError,
+    RuntimeError,
+)
 _KEEP_ALIVE_COUNT: Final = 3
 _NODES_PER_REQUEST: Final = 100
 _SESSION_LIFE_MS: Final = 30_000
@@ -197,7 +209,7 @@ class OpcUaConnection:
     async def _sense(self, call: Awaitable[_T], what: str) -> _T:
         try:
             async with asyncio.timeout(2 * self._timeout_s):
-                return await call
+                return await heeded(call)
         except ua.UaStatusCodeError as error:
             status = ua.StatusCode(error.code).name
             raise ConnectionBroken(f"{what}: {status}") from None

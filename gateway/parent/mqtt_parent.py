@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import random
+import socket
 import ssl
 from collections import deque
 from collections.abc import Callable
@@ -26,6 +27,9 @@ ACKNOWLEDGEMENTS_KEPT: Final = 1000
 INCOMING_KEPT: Final = 1000
 PUBLISH_TIMEOUT_S: Final = 2.0
 CONNECT_TIMEOUT_S: Final = 5.0
+AT_ONCE: Final = (socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+"""Without it a message that follows another waits for the peer's delayed acknowledgement, about 40 ms."""
+
 
 Handle = Callable[[str, bytes, bool], None]
 """Takes message kind, payload and whether it was retained; returns at once."""
@@ -105,6 +109,7 @@ class MqttParent:
                 password=_password(self.broker),
                 tls_context=_tls_context(self.broker),
                 identifier=f"lamina-{self.layer}-{os.getpid()}",
+                socket_options=(AT_ONCE,),
                 keepalive=10,
                 timeout=CONNECT_TIMEOUT_S,
                 max_queued_incoming_messages=INCOMING_KEPT,

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import random
+import socket
 import ssl
 from collections.abc import Callable
 from typing import Final
@@ -18,6 +19,9 @@ ANSWER_TIMEOUT_S: Final = 5.0
 
 LONGEST_PAUSE_S: Final = 1.0
 """Between attempts to connect; each is drawn from a tenth of this upward, so that clients don't return in step."""
+
+AT_ONCE: Final = (socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+"""Without it an order that follows a heartbeat waits for the peer's delayed acknowledgement of that, about 40 ms."""
 
 MOST_WAITING: Final = 1000
 """Messages received and not yet read; beyond that new ones are dropped."""
@@ -121,6 +125,7 @@ class BrokerLink:
             tls_context=self._tls,
             timeout=ANSWER_TIMEOUT_S,
             keepalive=10,
+            socket_options=(AT_ONCE,),
             max_queued_incoming_messages=MOST_WAITING,
         )
 

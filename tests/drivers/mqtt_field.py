@@ -20,6 +20,7 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
 
+from drivers.cancellation import heeded
 from tests.drivers.field import free_port
 
 MOSQUITTO = shutil.which("mosquitto") or shutil.which("mosquitto", path="/usr/sbin:/usr/local/sbin")
@@ -125,14 +126,17 @@ class Charger:
             "fwv": "060.4",
         }
         self._connection = {"hostname": "127.0.0.1", "port": port, "timeout": 5, **connection}
+        self._session = 0
         self._client: aiomqtt.Client | None = None
         self._tasks: list[asyncio.Task[None]] = []
-        self._rbt = 498_429_772
+        self.rbt = 498_429_772
 
     @contextlib.asynccontextmanager
     async def online(self, beating: bool = True) -> AsyncIterator[Charger]:
         will = aiomqtt.Will(self.prefix + "mcc", "false", qos=1, retain=True)
-        async with aiomqtt.Client(**self._connection, will=will) as self._client:
+        self._session += 1
+        identifier = f"{self.prefix.replace('/', '-')}{self._session}"
+        async with aiomqtt.Client(**self._connection, identifier=identifier, will=will) as self._client:
             await self._client.subscribe([(self.prefix + f"{key}/set", 1) for key in ("amp", "frc")])
             await self.put("mcc", True)
             for key, value in self.keys.items():
@@ -153,7 +157,7 @@ class Charger:
 
     async def say(self, key: str, payload: str | bytes, retain: bool = True) -> None:
         assert self._client is not None
-        await self._client.publish(self.prefix + key, payload, qos=1, retain=retain)
+        await heeded(self._client.publish(self.prefix + key, payload, qos=1, retain=retain))
 
     async def repeat(self, key: str, value: Any) -> None:
         """Send the same again and again, as somebody does who has recorded it."""
@@ -173,13 +177,15 @@ class Charger:
 
     async def _beat(self) -> None:
         while True:
-            self._rbt += 50
-            await self.put("rbt", self._rbt)
+            self.rbt += 50
+            await self.put("rbt", self.rbt)
             await asyncio.sleep(0.05)
 
     async def _answering(self) -> None:
         assert self._client is not None
         async for message in self._client.messages:
+            if not message.topic.value.endswith("/set"):
+                continue  # amqtt sends every newcomer what others have subscribed to
             key = message.topic.value.removeprefix(self.prefix).removesuffix("/set")
             payload = bytes(message.payload).decode()
             self.commands.append((key, payload))
