@@ -5,17 +5,20 @@ Each check is a rule over whole models or partials; one that needs a value that 
 
 from __future__ import annotations
 
+import posixpath
 from collections.abc import Collection, Iterator, Mapping, Sequence
-from typing import Final
+from typing import Any, Final
 
 from config.findings import Path, Problem, Severity, did_you_mean, shown
 from config.partial import broken, known
 from config.profile import Profile
-from config.site import DeviceSite, ModbusTcpAddress, MqttDevice, OpcUaServer, Parent, Site
+from config.site import DeviceSite, MqttDevice, OpcUaServer, Parent, Site
 from config.strict import Rule
 from config.vocabulary import DeviceKind
 
-DRIVERS: Final = {"modbus": ("modbus_tcp",), "opcua": ("opcua",), "mqtt": ("mqtt",)}
+MODBUS_DRIVERS: Final = ("modbus_tcp", "modbus_rtu", "modbus_rtu_tcp")
+DRIVERS: Final = {"modbus": MODBUS_DRIVERS, "opcua": ("opcua",), "mqtt": ("mqtt",)}
+_LINE_SETTINGS: Final = {"modbus_rtu": ("baud", "parity", "stop_bits")}
 _LOOPBACK: Final = frozenset({"localhost", "::1", "127.0.0.1"})
 
 
@@ -59,7 +62,7 @@ def _are_parts_of_one(name: str, other: str, site: Site) -> bool:
     if not (known(one, "shares_unit_with", "profile") and known(two, "shares_unit_with", "profile")):
         return False
     named = one.shares_unit_with == other or two.shares_unit_with == name
-    return named and one.address.driver == "modbus_tcp" and one.profile != two.profile
+    return named and one.address.driver in MODBUS_DRIVERS and one.profile != two.profile
 
 
 def _the_unit_is_shared(site: Site) -> Iterator[Problem]:
@@ -80,16 +83,41 @@ def _place(device: DeviceSite) -> tuple[object, ...] | None:
     address = device.address
     if not known(address, "driver"):
         return None
-    if address.driver == "modbus_tcp":
-        return _modbus_place(address) if known(address, "host", "port", "unit") else None
+    if _is_modbus(device):
+        line = _line(address)
+        return None if line is None or not known(address, "unit") else (*line, address.unit)
     if address.driver == "opcua":
         return _opcua_place(address) if known(address, "url") else None
     named = known(address, "host", "port", "parameters") and known(device, "profile")
     return _mqtt_place(address, device.profile) if named else None
 
 
-def _modbus_place(address: ModbusTcpAddress) -> tuple[object, ...]:
-    return ("modbus_tcp", _host(address.host), address.port, address.unit)
+def _line(address: Any) -> tuple[object, ...] | None:
+    """The serial line or the server that Modbus units share; None where it did not validate."""
+    if address.driver == "modbus_rtu":
+        return ("serial", posixpath.normpath(address.device)) if known(address, "device") else None
+    return ("tcp", _host(address.host), address.port) if known(address, "host", "port") else None
+
+
+def _devices_agree_on_their_line(site: Site) -> Iterator[Problem]:
+    first: dict[tuple[object, ...], str] = {}
+    for name, device in site.devices.items():
+        modbus = known(device, "address") and known(device.address, "driver") and _is_modbus(device)
+        line = _line(device.address) if modbus else None
+        if line is None:
+            continue
+        other = first.setdefault(line, name)
+        one, two = device.address, site.devices[other].address
+        for field in ("driver", *_LINE_SETTINGS.get(one.driver, ())):
+            if known(one, field) and known(two, field) and getattr(one, field) != getattr(two, field):
+                words = f"{getattr(one, field)}, and device '{other}' on the same line has {getattr(two, field)}"
+                see = ("devices", other, "address", field)
+                yield Problem(("devices", name, "address", field), words, str(getattr(two, field)), see=see)
+                break
+
+
+def _is_modbus(device: DeviceSite) -> bool:
+    return device.address.driver in MODBUS_DRIVERS
 
 
 def _opcua_place(address: OpcUaServer) -> tuple[object, ...]:
@@ -137,6 +165,7 @@ def _fallback_within_static_limits(site: Site) -> Iterator[Problem]:
 SITE_RULES: Final[tuple[Rule, ...]] = (
     _one_device_to_an_address,
     _the_unit_is_shared,
+    _devices_agree_on_their_line,
     _one_parent_to_a_name,
     _one_parent_dispatches,
     _fallback_within_static_limits,

@@ -10,6 +10,7 @@ to it. A broker's access rules make the source in the topic the authenticated on
 
 from __future__ import annotations
 
+import re
 from datetime import datetime, timedelta
 from enum import StrEnum
 from typing import Annotated, Final, Literal, Self
@@ -23,7 +24,8 @@ MAX_PAYLOAD_BYTES: Final = 65_536
 MAX_DURATION_S: Final = 366 * 86_400.0
 MAX_POWER_W: Final = 1e10
 
-OrderId = Annotated[str, Field(pattern=r"^[A-Za-z0-9._:-]{1,64}$")]
+ORDER_ID_PATTERN: Final = r"^[A-Za-z0-9._:-]{1,64}$"
+OrderId = Annotated[str, Field(pattern=ORDER_ID_PATTERN)]
 Power = Annotated[float, Field(strict=True, ge=-MAX_POWER_W, le=MAX_POWER_W)]
 Magnitude = Annotated[float, Field(strict=True, ge=0, le=MAX_POWER_W)]
 Duration = Annotated[float, Field(strict=True, gt=0, le=MAX_DURATION_S)]
@@ -31,14 +33,19 @@ Sequence = Annotated[int, Field(strict=True, ge=0, le=2**53)]
 Price = Annotated[float, Field(strict=True, ge=-1e6, le=1e6)]
 
 
-def _written_out(value: object) -> object:
+RFC_3339: Final = re.compile(r"[0-9]{4}(-[0-9]{2}){2}T[0-9]{2}(:[0-9]{2}){2}(\.[0-9]{1,9})?(Z|[+-][0-9]{2}:[0-9]{2})")
+
+
+def _instant(value: object) -> object:
     """A number, in quotes or not, would be taken for seconds since some epoch."""
-    if isinstance(value, datetime) or (isinstance(value, str) and ":" in value):
+    if isinstance(value, datetime):
         return value
-    raise ValueError("expected a time with an offset, as 2026-06-08T12:00:00Z")
+    if isinstance(value, str) and RFC_3339.fullmatch(value):
+        return datetime.fromisoformat(value)
+    raise ValueError("expected a time with its offset (timezone), as 2026-06-08T12:00:00Z")
 
 
-Instant = Annotated[AwareDatetime, BeforeValidator(_written_out)]
+Instant = Annotated[AwareDatetime, BeforeValidator(_instant)]
 
 
 class Down(StrEnum):

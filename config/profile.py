@@ -6,6 +6,7 @@ device-level part says what the device does on silence, how a setpoint is writte
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from enum import StrEnum
 from typing import Annotated, ClassVar, Final, Literal
@@ -191,7 +192,7 @@ def _a_sum_is_only_read(point: PointProfile) -> Iterator[Problem]:
     if point.access is not Access.R:
         yield Problem(("access",), "a sum cannot be written", Access.R)
     for field in ("scale", "offset", "sign", "invalid", "values"):
-        if getattr(point, field) != type(point).model_fields[field].default:
+        if getattr(point, field) != PointProfile.model_fields[field].default:
             yield Problem((field,), "belongs to the parts of a sum; here each has its factor")
 
 
@@ -354,7 +355,12 @@ class Pace(Strict):
     unreadable: tuple[tuple[RegisterNumber, RegisterNumber], ...] = Field(
         (), description="first and last address of ranges never to be read"
     )
-    request_gap_s: NotNegative = Field(0.0, description="pause between two requests")
+    request_gap_s: NotNegative = Field(0.0, description="pause between two requests to the device")
+    line_gap_s: NotNegative = Field(
+        0.0,
+        description="silence that a shared line needs after the device's answer, before another unit is asked; on a "
+        "serial line 3.5 characters are kept anyway",
+    )
     connect_pause_s: NotNegative = Field(0.0, description="pause after connecting")
     write_function: Literal["auto", "single", "multiple"] = Field(
         "auto", description="single: function 6, multiple: function 16, auto: by the number of registers"
@@ -372,6 +378,50 @@ class Source(Strict):
     document: Annotated[str, Field(min_length=3)] = Field(description="title of the document")
     version: Annotated[str, Field(min_length=1)] = Field(description="its version or date")
     publisher: Annotated[str, Field(min_length=2)] = Field(description="who publishes it")
+
+
+def _one_condition(part: Fingerprint) -> Iterator[Problem]:
+    if (part.point is None) == (part.manufacturer is None):
+        yield Problem((), "names exactly one of `point` and `manufacturer`")
+    given = [name for name in ("values", "range", "matches") if getattr(part, name) is not None]
+    if len(given) > 1:
+        yield Problem((given[1],), f"stands beside `{given[0]}`; a part has one condition at most")
+    if given and part.manufacturer is not None:
+        yield Problem((given[0],), "is for a point; `manufacturer` is a condition itself")
+    for name in ("matches", "manufacturer"):
+        text = getattr(part, name)
+        try:
+            re.compile(text or "")
+        except re.error as error:
+            yield Problem((name,), f"is no regular expression: {error}")
+
+
+class Fingerprint(Strict):
+    """One thing by which a scan knows this kind of device; a point without a condition must read a good value."""
+
+    point: Name | None = Field(None, description="the point that is read")
+    values: Annotated[tuple[Number | str, ...], Field(min_length=1)] | None = Field(
+        None, description="what the point may read, after scaling, or as `values` of the point names it"
+    )
+    range: tuple[Number, Number] | None = Field(None, description="least and most that it may read, after scaling")
+    matches: str | None = Field(None, description="regular expression that is found in the point's text")
+    manufacturer: str | None = Field(
+        None, description="in place of a point: regular expression found in the manufacturer of SunSpec's common model"
+    )
+
+    rules: ClassVar[tuple[Rule, ...]] = (_one_condition,)
+
+
+def _fingerprint_has_points(profile: Profile) -> Iterator[Problem]:
+    for at, part in enumerate(profile.fingerprint):
+        if part.point is None:
+            continue
+        point, path = profile.points.get(part.point), ("fingerprint", at, "point")
+        if point is None:
+            hint = did_you_mean(part.point, list(profile.points))
+            yield Problem(path, f"'{part.point}' is not among the points{hint}", ", ".join(profile.points))
+        elif point.access is Access.W:
+            yield Problem(path, f"'{part.point}' cannot be read", "r, rw", see=("points", part.point))
 
 
 def _points_speak_the_protocol(profile: Profile) -> Iterator[Problem]:
@@ -421,5 +471,10 @@ class Profile(Strict):
     control: Control | None = Field(None, description="how a setpoint is written; null: it cannot be controlled")
     on_silence: OnSilence = Field(OnSilence(behaviour="hold"), description="what the device does when nobody writes")
     response: Response = Field(Response(), description="how it answers a step")
+    fingerprint: tuple[Fingerprint, ...] = Field(
+        (),
+        description="by what a scan knows this kind of device: all of it must hold, besides the SunSpec models that "
+        "its points need; none: known by those models, or not at all",
+    )
 
-    rules: ClassVar[tuple[Rule, ...]] = (_points_speak_the_protocol, _writes_have_points)
+    rules: ClassVar[tuple[Rule, ...]] = (_points_speak_the_protocol, _writes_have_points, _fingerprint_has_points)

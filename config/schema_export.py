@@ -35,6 +35,7 @@ _TERMS: Final = {
     "Mqtt": "MQTT",
     "Tls": "TLS",
     "Tcp": "TCP",
+    "Rtu": "RTU",
     "Ev": "EV",
 }
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from itertools import pairwise
-from typing import Annotated, ClassVar, Literal
+from typing import Annotated, ClassVar, Literal, TypeAlias
 
 from pydantic import Field
 
@@ -22,6 +22,41 @@ class ModbusTcpAddress(Strict):
     host: Host
     port: Port = Field(502, description="TCP port")
     unit: Annotated[int, Field(strict=True, ge=0, le=255)] = Field(1, description="Modbus unit identifier")
+
+
+LineUnit = Annotated[int, Field(strict=True, ge=1, le=247)]
+"""0 is everybody and the rest is reserved: MODBUS over Serial Line V1.02, section 2.2."""
+
+
+class ModbusRtuAddress(Strict):
+    """A unit on a serial line. Units with the same `device` share the line, and its settings must be the same.
+
+    The defaults are the standard's own; many devices come with 9,600 baud and no parity.
+    """
+
+    driver: Literal["modbus_rtu"] = Field(description="chooses the protocol")
+    device: Annotated[str, Field(pattern=r"^/[^\x00]+$")] = Field(
+        description="absolute path of the serial port; one under /dev/serial/by-id stays the same when it is replugged"
+    )
+    baud: Annotated[int, Field(strict=True, ge=300, le=4_000_000)] = Field(19_200, description="bits per second")
+    parity: Literal["none", "even", "odd"] = Field("even", description="parity bit of each character")
+    stop_bits: Literal[1, 2] = Field(1, description="stop bits of each character")
+    unit: LineUnit = Field(1, description="address of the device on the line")
+
+
+class ModbusRtuTcpAddress(Strict):
+    """A unit on a serial line behind a serial device server, which passes RTU frames through over TCP unchanged.
+
+    A gateway that translates to Modbus TCP is `modbus_tcp` instead.
+    """
+
+    driver: Literal["modbus_rtu_tcp"] = Field(description="chooses the protocol")
+    host: Host
+    port: Port = Field(502, description="TCP port")
+    unit: LineUnit = Field(1, description="address of the device on the line")
+
+
+ModbusAddress: TypeAlias = ModbusTcpAddress | ModbusRtuAddress | ModbusRtuTcpAddress
 
 
 def _password_has_a_user(login: OpcUaServer | MqttBroker) -> Iterator[Problem]:
@@ -78,7 +113,9 @@ class MqttDevice(MqttBroker):
     )
 
 
-Address = Annotated[ModbusTcpAddress | OpcUaServer | MqttDevice, Field(discriminator="driver")]
+Address = Annotated[
+    ModbusTcpAddress | ModbusRtuAddress | ModbusRtuTcpAddress | OpcUaServer | MqttDevice, Field(discriminator="driver")
+]
 
 
 class CurvePoint(Strict):

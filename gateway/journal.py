@@ -79,7 +79,7 @@ class Journal:
             ends = any(entry is None for entry, _, _ in batch)
             waiting = [done for _, _, done in batch if done is not None]
             orders = next((held for _, held, _ in reversed(batch) if held is not None), None)
-            lines = [json.dumps(entry, allow_nan=False, default=str) for entry, _, _ in batch if entry is not None]
+            lines = [_line(entry) for entry, _, _ in batch if entry is not None]
             self._append("".join(line + "\n" for line in lines), orders, durable=bool(waiting))
             for done in waiting:
                 if not self._loop.is_closed():
@@ -111,3 +111,13 @@ class Journal:
             file.flush()
             os.fsync(file.fileno())
         new.replace(self._state_path)
+
+
+def _line(entry: dict[str, Any]) -> str:
+    """One entry as JSON; what JSON cannot hold is written as text, since a journal must not fail over its content."""
+    try:
+        return json.dumps(entry, allow_nan=False, default=str)
+    except (ValueError, TypeError, RecursionError):
+        return json.dumps(
+            {key: entry[key] for key in ("event", "monotonic_s", "utc")} | {"unwritable": repr(entry)[:2000]}
+        )

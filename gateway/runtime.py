@@ -15,6 +15,7 @@ from typing import Any, Final
 
 import structlog
 
+from config.lags import MeasuredLag
 from config.messages import Acknowledgement
 from config.profile import Profile
 from config.site import Address, MqttBroker, Site
@@ -61,6 +62,7 @@ class RunOptions:
     observe: bool = False
     allow_real_writes: bool = False
     trace: bool = False
+    lags: Mapping[str, MeasuredLag] = field(default_factory=dict)
 
 
 class Runtime:
@@ -69,7 +71,9 @@ class Runtime:
     def __init__(self, options: RunOptions, clock: Clock = time.monotonic, utc: UtcClock = time.time) -> None:
         self.options, self.clock, self.utc = options, clock, utc
         site = options.site
-        self.model = build_site_model(site, options.profiles, options.twins, on_bench=bool(options.twins))
+        self.model = build_site_model(
+            site, options.profiles, options.twins, on_bench=bool(options.twins), lags=options.lags
+        )
         self.journal = Journal(options.directory, clock, utc)
         self.inbox = ImageInbox(self._write_result, self._transition)
         self.drivers: list[Driver] = build_drivers(

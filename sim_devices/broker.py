@@ -55,6 +55,8 @@ class EmbeddedBroker:
             }
         )
         self._connected, broker.stream_connected = broker.stream_connected, self._serve
+        retain_for = "_publish_retained_messages_for_subscription"
+        setattr(broker, retain_for, _for_own_subscriptions(broker, getattr(broker, retain_for)))
         try:
             await broker.start()
         except BrokerError as error:
@@ -91,6 +93,17 @@ class EmbeddedBroker:
         finally:
             del self._connections[task]
             writer.transport.abort()
+
+
+def _for_own_subscriptions(broker: Broker, send: Callable[..., Awaitable[None]]) -> Callable[..., Awaitable[None]]:
+    """amqtt sends each client that connects what is retained for everybody's subscriptions, one after the other."""
+
+    async def send_own(subscription: tuple[str, int], session: Any) -> None:
+        subscribers = broker._subscriptions.get(subscription[0], ())
+        if any(subscriber is session for subscriber, _ in subscribers):
+            await send(subscription, session)
+
+    return send_own
 
 
 async def serve(host: str, port: int, until_eof: bool) -> None:

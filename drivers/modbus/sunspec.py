@@ -51,16 +51,22 @@ async def discover(read: ReadRegisters, bases: Sequence[int] = BASES) -> tuple[i
 
 async def identify(read: ReadRegisters, chain: Sequence[Model]) -> str:
     """Manufacturer, model and serial number as the common model states them; empty if it doesn't."""
+    return " ".join(word for word in await identity(read, chain) if word)
+
+
+async def identity(read: ReadRegisters, chain: Sequence[Model]) -> tuple[str, str, str]:
+    """Manufacturer, model and serial number of the common model, each empty where it isn't stated."""
     common = next((model for model in chain if model.id == _COMMON), None)
     definition = load_model(_COMMON)
     if common is None or definition is None:
-        return ""
+        return "", "", ""
     words = []
     for name in _IDENTITY:
         point = definition.points[name]
         text = await _read_or_refused(read, common.address + point.offset, point.size)
         words.append(text.partition(b"\0")[0].decode("ascii", "replace").strip())
-    return " ".join(word for word in words if word)
+    manufacturer, model, serial = words
+    return manufacturer, model, serial
 
 
 def definitions_of(profile: Profile) -> dict[int, ModelDefinition]:

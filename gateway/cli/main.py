@@ -13,8 +13,9 @@ from typing import Annotated
 import typer
 
 from config.findings import Severity
+from gateway.cli.commission import add_commissioning
 from gateway.cli.logs import log_to_stderr
-from gateway.cli.sites import BAD_INPUT, FAILED, end, loaded, print_findings, site_path
+from gateway.cli.sites import BAD_INPUT, FAILED, end, loaded, measured_lags, print_findings, site_path
 
 app = typer.Typer(
     name="gateway",
@@ -85,6 +86,10 @@ def run(
     addresses: Annotated[
         Path | None, typer.Option("--addresses", metavar="FILE", help="Endpoints as `gateway twins` prints them.")
     ] = None,
+    lags: Annotated[
+        Path | None,
+        typer.Option("--lags", metavar="FILE", help="Measured responses; default: SITE.lags.yaml beside the site."),
+    ] = None,
     until_eof: Annotated[bool, typer.Option("--until-eof", hidden=True)] = False,
 ) -> None:
     """Run a site until SIGTERM or Ctrl-C, then write each device's rest state.
@@ -94,9 +99,11 @@ def run(
     from gateway.cli.run import RunRequest, run_site
 
     path, model, profiles = loaded(site)
+    measured = measured_lags(path, model, lags)
     request = RunRequest(
-        path, model, profiles, tuple(twin or ()), observe, allow_real_writes, state, broker, trace, addresses, until_eof
-    )
+        path, model, profiles, tuple(twin or ()), observe, allow_real_writes, state, broker, trace, addresses,
+        until_eof, measured,
+    )  # fmt: skip
     raise typer.Exit(run_site(request))
 
 
@@ -199,6 +206,9 @@ def schema(
 
     made = {SchemaName.SITE: site_schema, SchemaName.PROFILE: profile_schema, SchemaName.LAYER: layer_schema}[name]()
     sys.stdout.write(json.dumps(made, indent=2) + "\n")
+
+
+add_commissioning(app)
 
 
 def main() -> None:

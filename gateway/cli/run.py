@@ -8,7 +8,8 @@ import os
 import signal
 import sys
 import threading
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
 
@@ -16,6 +17,7 @@ import structlog
 import uvloop
 from pydantic import TypeAdapter, ValidationError
 
+from config.lags import MeasuredLag
 from config.profile import Profile
 from config.site import Address, MqttBroker, Site
 from gateway.bench.children import ChildFailedError
@@ -42,6 +44,7 @@ class RunRequest:
     trace: bool
     addresses: Path | None
     until_eof: bool
+    lags: Mapping[str, MeasuredLag] = field(default_factory=dict)
 
 
 class BadRequestError(Exception):
@@ -51,9 +54,9 @@ class BadRequestError(Exception):
 def run_site(request: RunRequest) -> int:
     """Run until a signal; the exit code."""
     try:
-        twins = _twin_names(request)
+        twins = twin_names(request.site, request.twins)
         broker = broker_address(request.broker)
-        overrides = _read_addresses(request.addresses)
+        overrides = read_addresses(request.addresses)
         with held_state_directory(request.state or default_state_directory(request.site.site)) as directory:
             uvloop.run(_run(request, directory, twins, broker, overrides))
     except (BadRequestError, SiteHeldError, ChildFailedError) as error:
@@ -83,7 +86,7 @@ async def _run(
             site=request.site,
             profiles=request.profiles,
             directory=directory,
-            addresses=_addresses(request.site, endpoints.get("endpoints", {})),
+            addresses=site_addresses(request.site, endpoints.get("endpoints", {})),
             twins=twins,
             twin_world=(control["host"], control["port"])
             if control and len(twins) < len(request.site.devices)
@@ -92,6 +95,7 @@ async def _run(
             observe=request.observe,
             allow_real_writes=request.allow_real_writes,
             trace=request.trace,
+            lags=request.lags,
         )
         _tell_what_is_written(options)
         await Runtime(options).run(stop)
@@ -109,13 +113,12 @@ def _watch_stdin(loop: asyncio.AbstractEventLoop, stop: asyncio.Event) -> None:
     loop.call_soon_threadsafe(stop.set)
 
 
-def _twin_names(request: RunRequest) -> frozenset[str]:
-    names = set(request.site.devices) if ALL in request.twins else set(request.twins)
-    unknown = sorted(names - set(request.site.devices))
+def twin_names(site: Site, given: Iterable[str]) -> frozenset[str]:
+    """The devices named by --twin; raises BadRequestError."""
+    names = set(site.devices) if ALL in given else set(given)
+    unknown = sorted(names - set(site.devices))
     if unknown:
-        raise BadRequestError(
-            f"--twin {', '.join(unknown)}: no such device; allowed: all, {', '.join(request.site.devices)}"
-        )
+        raise BadRequestError(f"--twin {', '.join(unknown)}: no such device; allowed: all, {', '.join(site.devices)}")
     return frozenset(names)
 
 
@@ -130,7 +133,8 @@ def broker_address(text: str | None) -> MqttBroker | None:
         raise BadRequestError(f"--broker {text}: HOST:PORT is asked for") from None
 
 
-def _read_addresses(path: Path | None) -> dict[str, Any]:
+def read_addresses(path: Path | None) -> dict[str, Any]:
+    """What `gateway twins` has printed, from a file; empty without one. Raises BadRequestError."""
     if path is None:
         return {}
     try:
@@ -142,7 +146,8 @@ def _read_addresses(path: Path | None) -> dict[str, Any]:
     return content
 
 
-def _addresses(site: Site, endpoints: dict[str, Any]) -> dict[str, Address]:
+def site_addresses(site: Site, endpoints: dict[str, Any]) -> dict[str, Address]:
+    """Endpoints as addresses by device; raises BadRequestError."""
     adapter: TypeAdapter[Address] = TypeAdapter(Address)
     try:
         return {name: adapter.validate_python(value) for name, value in endpoints.items() if name in site.devices}

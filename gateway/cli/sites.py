@@ -11,6 +11,7 @@ from typing import Final, NoReturn
 import typer
 
 from config.findings import ConfigError, Finding
+from config.lags import MeasuredLag, lags_path, load_lags
 from config.loading import load_profiles, load_site, shipped_sites
 from config.profile import Profile
 from config.site import Site
@@ -34,6 +35,17 @@ def loaded(text: str) -> tuple[Path, Site, dict[str, Profile]]:
         site = load_site(path)
         by_reference = load_profiles(site, path)
         return path, site, {name: by_reference[device.profile] for name, device in site.devices.items()}
+    except ConfigError as error:
+        end_with_findings(error.findings)
+
+
+def measured_lags(path: Path, site: Site, given: Path | None = None) -> dict[str, MeasuredLag]:
+    """What commissioning has left beside the site file, or in the file `given`; or an end with every mistake listed."""
+    lags = lags_path(path) if given is None else given
+    if given is None and not lags.exists():
+        return {}
+    try:
+        return load_lags(lags, site.site)
     except ConfigError as error:
         end_with_findings(error.findings)
 

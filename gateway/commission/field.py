@@ -1,4 +1,4 @@
-"""The site's drivers at work for commissioning: everything is read, and one device at most is written."""
+"""The site's drivers at work for commissioning: everything is read, and only what is named is written."""
 
 from __future__ import annotations
 
@@ -81,7 +81,7 @@ class FieldView:
 
 
 class Field:
-    """Reads every device at `period_s`, and writes the one that may be written."""
+    """Reads every device at the period it was made with, and writes those that may be written."""
 
     def __init__(self, drivers: list[Driver], view: FieldView, clock: Clock) -> None:
         self.view = view
@@ -119,13 +119,13 @@ async def field_of(
     site: Site,
     profiles: Mapping[str, Profile],
     addresses: Mapping[str, Address],
-    written: str | None,
+    written: frozenset[str],
     period_s: float,
     clock: Clock,
 ) -> AsyncIterator[Field]:
-    """The field while the context lasts; at its end, whatever ended it, the rest state of the device `written`."""
+    """The field while the context lasts; at its end, whatever ended it, the rest state of every device in `written`."""
     view = FieldView()
-    writable = {name: name == written for name in site.devices}
+    writable = {name: name in written for name in site.devices}
     drivers = build_drivers(site, profiles, view, clock, addresses, writable)
     tasks = [asyncio.create_task(driver.run(), name=f"link {driver.name}") for driver in drivers]
     tasks.append(asyncio.create_task(_poll(drivers, period_s), name="polls"))
@@ -133,9 +133,8 @@ async def field_of(
         yield Field(drivers, view, clock)
     finally:
         try:
-            if written is not None:
-                driver = next(driver for driver in drivers if written in driver.devices)
-                await driver.rest(REST_TIMEOUT_S)
+            resting = [driver for driver in drivers if not written.isdisjoint(driver.devices)]
+            await asyncio.gather(*(driver.rest(REST_TIMEOUT_S) for driver in resting))
         finally:
             for task in tasks:
                 task.cancel()

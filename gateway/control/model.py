@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Final
 
+from config.lags import MeasuredLag
 from config.profile import Profile
 from config.site import DeviceSite, Site
 from config.vocabulary import DeviceKind
@@ -74,10 +75,21 @@ class SiteModel:
     real_connection: bool = False
 
 
+NO_LAGS: Final[Mapping[str, MeasuredLag]] = {}
+
+
 def build_site_model(
-    site: Site, profiles: Mapping[str, Profile], twins: frozenset[str] = frozenset(), *, on_bench: bool = False
+    site: Site,
+    profiles: Mapping[str, Profile],
+    twins: frozenset[str] = frozenset(),
+    *,
+    on_bench: bool = False,
+    lags: Mapping[str, MeasuredLag] = NO_LAGS,
 ) -> SiteModel:
     """The model of a site; `profiles` by device name, `twins` the devices that are simulated.
+
+    `lags` are what commissioning has measured: they stand over the profiles' response, and the site file's own values
+    over them. One measured on a twin is not used for the real device, nor the other way round.
 
     With `on_bench` False or every device a twin there is one world. In a mix, a real meter does not see the twins.
     """
@@ -85,7 +97,9 @@ def build_site_model(
     meter_is_real = on_bench and connection.meter not in twins
     mixed = meter_is_real and bool(twins)
     devices = tuple(
-        _device_model(name, device, profiles[name], site, seen_by_meter=not (mixed and name in twins))
+        _device_model(
+            name, device, profiles[name], site, _lag(lags.get(name), name in twins), not (mixed and name in twins)
+        )
         for name, device in site.devices.items()
         if profiles[name].kind is not DeviceKind.METER
     )
@@ -116,7 +130,14 @@ def _number_or_none(value: float | str) -> float | None:
     return None if isinstance(value, str) else value
 
 
-def _device_model(name: str, device: DeviceSite, profile: Profile, site: Site, *, seen_by_meter: bool) -> DeviceModel:
+def _lag(measured: MeasuredLag | None, is_twin: bool) -> MeasuredLag | None:
+    return measured if measured is not None and (measured.measured_on == "twin") == is_twin else None
+
+
+def _device_model(
+    name: str, device: DeviceSite, profile: Profile, site: Site, lag: MeasuredLag | None, seen_by_meter: bool
+) -> DeviceModel:
+    response = profile.response if lag is None else lag
     control, rating = profile.control, device.rating_w
     least = 0.0 if profile.kind in (DeviceKind.CHARGER, DeviceKind.RELAY) else -rating
     most = 0.0 if profile.kind is DeviceKind.INVERTER else rating
@@ -145,8 +166,8 @@ def _device_model(name: str, device: DeviceSite, profile: Profile, site: Site, *
         soc_min=device.soc_min,
         soc_max=device.soc_max,
         capacity_wh=device.capacity_wh,
-        tr90_s=profile.response.tr90_s if device.tr90_s is None else device.tr90_s,
-        dead_time_s=profile.response.dead_time_s if device.dead_time_s is None else device.dead_time_s,
+        tr90_s=response.tr90_s if device.tr90_s is None else device.tr90_s,
+        dead_time_s=response.dead_time_s if device.dead_time_s is None else device.dead_time_s,
         needed_wh=device.ev.needed_wh if device.ev else None,
         stay_s=device.ev.stay_s if device.ev else None,
         seen_by_meter=seen_by_meter,

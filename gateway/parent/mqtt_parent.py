@@ -26,6 +26,7 @@ from gateway.parent.aggregate import utc_datetime
 ACKNOWLEDGEMENTS_KEPT: Final = 1000
 INCOMING_KEPT: Final = 1000
 PUBLISH_TIMEOUT_S: Final = 2.0
+CANCEL_AGAIN_S: Final = 1.0
 CONNECT_TIMEOUT_S: Final = 5.0
 AT_ONCE: Final = (socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
 """Without it a message that follows another waits for the peer's delayed acknowledgement, about 40 ms."""
@@ -86,15 +87,12 @@ class MqttParent:
         log = structlog.get_logger().bind(parent=self.source)
         backoff = Backoff(random.Random(), first_s=0.1, cap_s=1.0)
         while True:
+            serving = asyncio.create_task(self._serve(backoff), name=f"parent {self.source} connection")
             try:
-                await self._serve(backoff)
-            except* (aiomqtt.MqttError, OSError, TimeoutError, ValueError) as group:
-                cause = group.exceptions[0]
-                while isinstance(cause, BaseExceptionGroup):
-                    cause = cause.exceptions[0]
-                reason = str(cause) or type(cause).__name__
-            else:
-                reason = "connection closed"
+                await asyncio.wait((serving,))
+            finally:
+                await _ended(serving)
+            reason = _reason(serving)
             if self.connected or reason != self.reason:
                 log.warning("parent lost", reason=reason)
             self.connected, self.reason = False, reason
@@ -127,12 +125,16 @@ class MqttParent:
             group.create_task(self._beat(client), name=f"{self.source} heartbeat")
 
     async def _receive(self, client: aiomqtt.Client) -> None:
+        ours = down_topic(self.layer, self.source, "+").removesuffix("+")
         async for message in client.messages:
+            if not message.topic.value.startswith(ours):
+                # A broker that sends what nobody subscribed to is no parent.
+                continue
             payload = message.payload
             if isinstance(payload, str):
                 payload = payload.encode()
             data = bytes(payload) if isinstance(payload, bytes | bytearray) else b""
-            self.handle(str(message.topic).rpartition("/")[2], data, bool(message.retain))
+            self.handle(message.topic.value.removeprefix(ours), data, bool(message.retain))
         raise aiomqtt.MqttError("the broker closed the connection")
 
     async def _publish(self, client: aiomqtt.Client) -> None:
@@ -160,6 +162,23 @@ class MqttParent:
     async def _send(self, client: aiomqtt.Client, kind: Up, message: Strict, qos: int) -> None:
         topic = up_topic(self.layer, self.source, kind)
         await client.publish(topic, message.model_dump_json(), qos=qos, timeout=PUBLISH_TIMEOUT_S)
+
+
+async def _ended(task: asyncio.Task[None]) -> None:
+    """Cancel until it ends: on Python 3.11 aiomqtt can answer a cancellation with another error or with none."""
+    while not task.done():
+        task.cancel()
+        await asyncio.wait((task,), timeout=CANCEL_AGAIN_S)
+
+
+def _reason(task: asyncio.Task[None]) -> str:
+    """Why a connection ended; an error that is not the network's or the broker's is raised."""
+    error = None if task.cancelled() else task.exception()
+    while isinstance(error, BaseExceptionGroup):
+        error = error.exceptions[0]
+    if error is not None and not isinstance(error, aiomqtt.MqttError | OSError | TimeoutError | ValueError):
+        raise error
+    return (str(error) or type(error).__name__) if error is not None else "connection closed"
 
 
 def _password(broker: MqttBroker) -> str | None:

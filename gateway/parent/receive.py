@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import json
+import math
+import re
 from dataclasses import dataclass
-from typing import Any, NoReturn
+from typing import Any, Final, NoReturn
 
 from pydantic import ValidationError
 
 from config.messages import (
     DOWN_SCHEMAS,
     MAX_PAYLOAD_BYTES,
+    ORDER_ID_PATTERN,
     AckStatus,
     AuthorityOrder,
     DispatchOrder,
@@ -20,6 +23,9 @@ from config.messages import (
     RegulationSignal,
 )
 from gateway.orders.book import OrderBook, Outcome, Refused
+
+
+_ORDER_ID: Final = re.compile(ORDER_ID_PATTERN)
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,7 +90,7 @@ def _parse(payload: bytes, *, retained: bool) -> dict[str, Any]:
     if len(payload) > MAX_PAYLOAD_BYTES:
         raise Refused(f"payload of {len(payload)} bytes; {MAX_PAYLOAD_BYTES} are allowed")
     try:
-        raw = json.loads(payload, parse_constant=_no_constant)
+        raw = json.loads(payload, parse_constant=_no_constant, parse_float=_finite)
     except (ValueError, RecursionError) as error:
         raise Refused(f"not JSON: {error}") from error
     if not isinstance(raw, dict):
@@ -96,6 +102,13 @@ def _parse(payload: bytes, *, retained: bool) -> dict[str, Any]:
 
 def _no_constant(name: str) -> NoReturn:
     raise ValueError(f"{name} is not a number")
+
+
+def _finite(text: str) -> float:
+    value = float(text)
+    if not math.isfinite(value):
+        raise ValueError(f"{text[:20]} is not a number")
+    return value
 
 
 def _schema_reason(error: ValidationError) -> str:
@@ -111,6 +124,7 @@ def _named_id(kind: Down, raw: Any) -> str:
     if not isinstance(raw, dict):
         return ""
     if kind is Down.REGULATION:
-        return f"regulation-{str(raw.get('epoch'))[:12]}-{str(raw.get('sequence'))[:20]}"
+        epoch, sequence = raw.get("epoch"), raw.get("sequence")
+        return f"regulation-{epoch}-{sequence}"[:64] if isinstance(epoch, int) and isinstance(sequence, int) else ""
     name = raw.get("id")
-    return name[:64] if isinstance(name, str) else ""
+    return name if isinstance(name, str) and _ORDER_ID.fullmatch(name) else ""

@@ -15,6 +15,7 @@ from sim_devices.modbus.pseudo_terminal import PseudoTerminal
 from sim_devices.modbus.rtu_bus import LineTiming, RtuBus
 from sim_devices.modbus.server import ModbusServer
 
+
 class RtuLine:
     """Units on a line that is reached at `path`, a pseudo-terminal, or `link`, a symbolic link made for it.
 

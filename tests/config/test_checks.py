@@ -29,6 +29,14 @@ ONE_EACH: dict[str, tuple[list[tuple[str, str]], str]] = {
         [(PV, "address: {driver: modbus_tcp, host: LocalHost.}"), ("host: 192.0.2.1}", "host: 127.0.0.1}")],
         "site.yaml:22: devices.pv.address: the same address as device 'grid_meter' (line 18)",
     ),
+    "a shared unit at two addresses": (
+        [("    reversion_s: 30\n", "    reversion_s: 30\n    shares_unit_with: grid_meter\n")],
+        "site.yaml:26: devices.pv.shares_unit_with: device 'grid_meter' has another address (line 18)",
+    ),
+    "a unit shared with nobody": (
+        [("    reversion_s: 30\n", "    reversion_s: 30\n    shares_unit_with: grid_metre\n")],
+        "site.yaml:26: devices.pv.shares_unit_with: 'grid_metre' is not another device; did you mean 'grid_meter'?",
+    ),
     "one OPC UA server twice": (
         [
             ("    profile: inverter.yaml\n", "    profile: battery.yaml\n    capacity_wh: 1\n"),
@@ -217,6 +225,14 @@ def test_a_read_only_device_that_keeps_its_setpoint_is_no_concern(site_file: Sit
 def test_a_device_that_drops_its_limit_is_a_warning(site_file: SiteFile) -> None:
     path = site_file(inverter=("behaviour: value, value_w: 0,", "behaviour: unlimited,"))
     assert told(path) == ["site.yaml:21: warning: devices.pv.profile: drops every limit when the gateway falls silent"]
+
+
+def test_a_unit_may_be_shared_by_two_profiles_and_not_by_one(site_file: SiteFile) -> None:
+    shared = (PV, "address: {driver: modbus_tcp, host: 192.0.2.1}\n    shares_unit_with: grid_meter")
+    assert told(site_file(shared)) == told(site_file())
+    again = ("    profile: inverter.yaml\n", "    profile: meter.yaml\n")
+    same = "site.yaml:22: devices.pv.address: the same address as device 'grid_meter' (line 18)"
+    assert same in told(site_file(shared, again))
 
 
 def test_two_mqtt_devices_with_other_parameters_or_profiles_are_apart(site_file: SiteFile) -> None:

@@ -94,11 +94,11 @@ MISTAKES: list[tuple[tuple[str, str], str]] = [
     (
         ("driver: opcua", "driver: opc-ua"),
         "site.yaml:29: devices.store.address.driver: unknown driver 'opc-ua'; did you mean 'opcua'?; "
-        "allowed: modbus_tcp, mqtt, opcua",
+        "allowed: modbus_rtu, modbus_rtu_tcp, modbus_tcp, mqtt, opcua",
     ),
     (
         ("{driver: opcua, ", "{"),
-        "site.yaml:29: devices.store.address.driver: is required; allowed: modbus_tcp, mqtt, opcua",
+        "site.yaml:29: devices.store.address.driver: is required; allowed: modbus_rtu, modbus_rtu_tcp, modbus_tcp, mqtt, opcua",
     ),
     (
         ("opc.tcp://192.0.2.3:4840/", "192.0.2.3:4840"),

@@ -25,6 +25,12 @@ def register(name: str, address: str, more: str = "") -> Edit:
     return (POINT, f"  {name}:\n    modbus: {{{address}}}\n    source: table 3\n{more}{POINT}")
 
 
+def summed(parts: str, *more: str) -> Edit:
+    """Adds a sum to the meter, at line 16."""
+    lines = "".join(f"    {line}\n" for line in more)
+    return (POINT, f"  total_w:\n    sum: {parts}\n{lines}    source: table 3\n{POINT}")
+
+
 CASES: dict[str, tuple[str, list[Edit], list[str]]] = {
     "registers read in two ways": (
         "meter",
@@ -49,6 +55,44 @@ CASES: dict[str, tuple[str, list[Edit], list[str]]] = {
         "meter",
         [register("flags", "address: 0, type: int32", "    values: {1: on}\n")],
         [],
+    ),
+    "a sum of what is not there": (
+        "meter",
+        [summed("{power_l1_w: 1}", "unit: W")],
+        ["meter.yaml:17: points.total_w.sum.power_l1_w: 'power_l1_w' is not among the points; did you mean 'power_w'?"],
+    ),
+    "a sum of another unit": (
+        "meter",
+        [summed("{power_w: 1}", "poll: fast")],
+        ["meter.yaml:17: points.total_w.sum.power_w: 'power_w' is in 'W', and the sum in '' (line 9)"],
+    ),
+    "a sum at another pace": (
+        "meter",
+        [summed("{power_w: 1}", "unit: W")],
+        ["meter.yaml:17: points.total_w.sum.power_w: 'power_w' is polled fast, and the sum slow (line 9)"],
+    ),
+    "a sum of text": (
+        "meter",
+        [summed("{serial_number: 1}", "poll: once")],
+        ["meter.yaml:17: points.total_w.sum.serial_number: 'serial_number' is not a number that is read (line 20)"],
+    ),
+    "a sum of itself": (
+        "meter",
+        [summed("{total_w: 1}")],
+        ["meter.yaml:17: points.total_w.sum.total_w: 'total_w' is a sum itself (line 16)"],
+    ),
+    "a sum that is scaled and written": (
+        "meter",
+        [summed("{power_w: 1}", "unit: W", "poll: fast", "scale: 10", "access: rw")],
+        [
+            "meter.yaml:20: points.total_w.scale: belongs to the parts of a sum; here each has its factor",
+            "meter.yaml:21: points.total_w.access: a sum cannot be written",
+        ],
+    ),
+    "a sum over another protocol": (
+        "battery",
+        [("  setpoint_w:\n", "  all_w:\n    sum: {power_w: 1}\n    poll: fast\n    source: table 3\n  setpoint_w:\n")],
+        ["battery.yaml:18: points.all_w.sum: is for protocol modbus, not opcua"],
     ),
     "beyond the last register": (
         "meter",

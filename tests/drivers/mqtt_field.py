@@ -7,6 +7,7 @@ import contextlib
 import ipaddress
 import json
 import shutil
+import socket
 import ssl
 from collections.abc import AsyncIterator, Callable
 from datetime import UTC, datetime, timedelta
@@ -66,6 +67,7 @@ class Mosquitto:
     def __init__(self, folder: Path, tls: bool = False, password_file: Path | None = None) -> None:
         self.port = free_port()
         lines = [f"listener {self.port} 127.0.0.1", "persistence false", "log_dest stderr", "log_type all"]
+        lines.append("set_tcp_nodelay true")
         lines.append("allow_anonymous true" if password_file is None else f"password_file {password_file}")
         if tls:
             lines += [f"certfile {folder / 'cert.pem'}", f"keyfile {folder / 'key.pem'}"]
@@ -126,6 +128,7 @@ class Charger:
             "fwv": "060.4",
         }
         self._connection = {"hostname": "127.0.0.1", "port": port, "timeout": 5, **connection}
+        self._connection["socket_options"] = [(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)]
         self._session = 0
         self._client: aiomqtt.Client | None = None
         self._tasks: list[asyncio.Task[None]] = []

@@ -82,3 +82,14 @@ async def test_a_broker_comes_back_on_its_port_and_has_forgotten_everything() ->
             await client.publish("kept", "new", qos=1)
             message = await anext(aiter(client.messages))
             assert (message.payload, message.retain) == (b"new", False)
+
+
+async def test_a_client_gets_what_is_retained_for_its_own_subscriptions_alone() -> None:
+    async with EmbeddedBroker() as broker, aiomqtt.Client(broker.host, broker.port) as device:
+        await device.subscribe("device/state")
+        await device.publish("device/state", "hot", qos=1, retain=True)
+        await device.publish("parent/word", "hello", qos=1, retain=True)
+        async with aiomqtt.Client(broker.host, broker.port) as parent:
+            await parent.subscribe("parent/word")
+            message = await anext(aiter(parent.messages))
+            assert (str(message.topic), message.payload, message.retain) == ("parent/word", b"hello", True)
