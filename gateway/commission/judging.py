@@ -27,8 +27,7 @@ def own_findings(asked_w: float, own: Seen, meter: Seen | None) -> Iterator[str]
             yield f"does not respond: {asked_w:+.0f} W asked, {own.change_w:+.0f} W came"
     elif share < 0:
         yield (
-            f"moves the other way: {asked_w:+.0f} W asked, {own.change_w:+.0f} W came; "
-            "its profile has the wrong sign"
+            f"moves the other way: {asked_w:+.0f} W asked, {own.change_w:+.0f} W came; its profile has the wrong sign"
         )
     elif not DELIVERS_PU[0] <= share <= DELIVERS_PU[1]:
         yield f"delivers {100 * share:.0f} % of the step: {asked_w:+.0f} W asked, {own.change_w:+.0f} W came"

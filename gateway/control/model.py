@@ -9,7 +9,7 @@ from typing import Final
 from config.lags import MeasuredLag
 from config.profile import Profile
 from config.site import DeviceSite, Site
-from config.vocabulary import DeviceKind
+from config.vocabulary import POWER_W, DeviceKind
 from gateway.control.clearing import Curve, make_curve
 
 # Default curves, power per unit of rating by price: where a site file gives none, surplus goes into batteries before it
@@ -27,7 +27,8 @@ class DeviceModel:
     """One controllable or measured device, load convention; `min_w <= max_w`.
 
     `ceiling`: the device takes (or generates) at most the setpoint. `step_w` and `minimum_w` describe devices that move
-    in steps and not below a least power. `seen_by_meter` is False for a twin beside a real meter.
+    in steps and not below a least power. `seen_by_meter` is False for a twin beside a real meter. `stale_after_s` is
+    for devices that report more slowly than the site's own; None: as the site.
     """
 
     name: str
@@ -48,6 +49,7 @@ class DeviceModel:
     needed_wh: float | None = None
     stay_s: float | None = None
     seen_by_meter: bool = True
+    stale_after_s: float | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -118,7 +120,7 @@ def build_site_model(
         rest_max_w=connection.rating_w if connection.rest_max_w is None else connection.rest_max_w,
         rest_widens_w_per_s=connection.rest_widens_pu_per_s * connection.rating_w,
         price_per_kwh=settings.price_per_kwh,
-        stale_after_s=settings.stale_after_s,
+        stale_after_s=_stale_after_s(profiles[connection.meter]) or settings.stale_after_s,
         margin_w=settings.margin_pu * connection.rating_w,
         integral_per_s=settings.integral_per_s,
         devices=devices,
@@ -171,4 +173,11 @@ def _device_model(
         needed_wh=device.ev.needed_wh if device.ev else None,
         stay_s=device.ev.stay_s if device.ev else None,
         seen_by_meter=seen_by_meter,
+        stale_after_s=_stale_after_s(profile) or site.control.stale_after_s,
     )
+
+
+def _stale_after_s(profile: Profile) -> float | None:
+    """How old the profile lets the power of a device become."""
+    point = profile.points.get(POWER_W)
+    return None if point is None else point.max_age_s

@@ -116,7 +116,7 @@ def _resource(model: DeviceModel, image: Image, stale_after_s: float, memory: Re
     if device is None:
         return _unusable(model, None, 0.0, Quality.BAD, "never heard")
     sample = device.sample(POWER_W)
-    power = device.number(POWER_W, image.now_s, stale_after_s)
+    power = device.number(POWER_W, image.now_s, model.stale_after_s or stale_after_s)
     if power is not None and abs(power) > 1.5 * model.rating_w:
         power = None
     if power is None:
