@@ -1,0 +1,429 @@
+"""The commissioning commands: profile, scan, read, write, try, commission."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import sys
+import time
+from pathlib import Path
+from typing import Annotated, Any, Final
+
+import typer
+
+from config.findings import ConfigError, Finding, Severity
+from config.loading import check_profile, load_profile, shipped_profiles, shipped_sites
+from config.profile import Profile
+from gateway.cli.sites import BAD_INPUT, FAILED, end, end_with_findings, loaded, print_findings, site_path
+
+JsonOption = Annotated[bool, typer.Option("--json", help="One JSON document for programs, never wrapped.")]
+SiteArgument = Annotated[str, typer.Argument(metavar="SITE", help="A site file, or the name of a shipped site: demo.")]
+DeviceArgument = Annotated[str, typer.Argument(metavar="DEVICE", help="A device of the site.")]
+AddressesOption = Annotated[
+    Path | None, typer.Option("--addresses", metavar="FILE", help="Endpoints as `gateway twins` prints them.")
+]
+StateOption = Annotated[
+    Path | None, typer.Option("--state", metavar="DIR", help="State directory, whose lock a running gateway holds.")
+]
+HostArgument = Annotated[
+    str | None, typer.Argument(metavar="HOST[:PORT]", help="Where to connect; default port by protocol: 502.")
+]
+SerialOption = Annotated[
+    str | None, typer.Option("--serial", metavar="DEV", help="A serial device in place of HOST: /dev/ttyUSB0.")
+]
+BaudOption = Annotated[int, typer.Option(help="Bits per second of the serial line.")]
+ParityOption = Annotated[str, typer.Option(help="Of the serial line: none, even, odd.")]
+StopBitsOption = Annotated[int, typer.Option(help="Of the serial line: 1 or 2.")]
+RtuOption = Annotated[bool, typer.Option("--rtu", help="HOST speaks RTU frames over TCP, not Modbus TCP.")]
+
+DEFAULT_UNITS: Final = {"tcp": "255,1-247", "line": "1-247"}
+NOT_ENDED: Final = "stopped before the end; what was found until then"
+
+profile_app = typer.Typer(
+    help="Device profiles: list those that come with Lamina, check your own.", no_args_is_help=True
+)
+
+
+def add_commissioning(app: typer.Typer) -> None:
+    """Register the commands."""
+    app.add_typer(profile_app, name="profile")
+    app.command("scan")(scan)
+    app.command("read")(read)
+    app.command("write")(write)
+    app.command("try")(try_profile)
+    app.command("commission")(commission)
+
+
+@profile_app.command("list")
+def profile_list(as_json: JsonOption = False) -> None:
+    """List the profiles that come with Lamina.
+
+    Example: gateway profile list
+    """
+    from gateway.cli.commission_tables import print_profiles
+
+    rows = []
+    for name in shipped_profiles():
+        profile = load_profile(name)
+        source = f"{profile.source.publisher}: {profile.source.document}, {profile.source.version}"
+        rows.append(
+            {
+                "profile": name,
+                "kind": profile.kind.value,
+                "protocol": profile.protocol,
+                "title": profile.title,
+                "status": profile.status,
+                "source": source,
+            }
+        )
+    if as_json:
+        _print_json(rows)
+    else:
+        print_profiles(rows)
+
+
+@profile_app.command("check")
+def profile_check(
+    name: Annotated[str, typer.Argument(metavar="FILE|NAME", help="A profile file, or the name of a shipped profile.")],
+    as_json: JsonOption = False,
+) -> None:
+    """Check a profile; list every mistake with line, path and what is allowed. Ends with 2 if there is an error.
+
+    Example: gateway profile check my_inverter.yaml
+    """
+    path = Path(name)
+    if not path.exists() and path.suffix == "" and "/" not in name:
+        path = shipped_profiles().get(name, path)
+    findings = check_profile(path)
+    print_findings(findings, as_json=as_json)
+    if any(finding.severity is Severity.ERROR for finding in findings):
+        raise typer.Exit(BAD_INPUT)
+    if not as_json:
+        warnings = f", {len(findings)} warning{'s' * (len(findings) > 1)}" if findings else ""
+        sys.stdout.write(f"{path}: good{warnings}\n")
+
+
+def scan(
+    host: HostArgument = None,
+    serial: SerialOption = None,
+    baud: BaudOption = 9600,
+    parity: ParityOption = "none",
+    stop_bits: StopBitsOption = 1,
+    rtu: RtuOption = False,
+    units: Annotated[
+        str | None, typer.Option(help="Units to look at: 1-247, or 255,1-10. Default: all, on TCP 255 first.")
+    ] = None,
+    timeout: Annotated[
+        float, typer.Option(min=0.02, max=10.0, help="Seconds that a silent unit is waited for, in each of two tables.")
+    ] = 0.3,
+    as_json: JsonOption = False,
+) -> None:
+    """Find Modbus devices: units that answer, their SunSpec models, and the profiles that fit them. Never writes.
+
+    Ctrl-C ends it and prints what was found. Ends with 1 if nothing was found.
+
+    Examples:
+      gateway scan 192.168.1.20
+      gateway scan --serial /dev/ttyUSB0 --baud 19200 --parity even --units 1-10
+    """
+    from gateway.commission.scanning import parse_units
+    from gateway.commission.targets import Target, TargetError, modbus_address
+
+    try:
+        address = modbus_address(Target(host, serial, baud, parity, stop_bits, rtu))
+        on_a_line = serial is not None or rtu
+        numbers = parse_units(units or DEFAULT_UNITS["line" if on_a_line else "tcp"])
+    except (TargetError, ValueError) as error:
+        end(str(error))
+    raise typer.Exit(_scan(address, numbers, timeout, serial or host or "", as_json=as_json))
+
+
+def _scan(address: Any, units: list[int], timeout_s: float, target: str, *, as_json: bool) -> int:
+    from drivers.inspection import InspectionFailed
+    from gateway.cli.commission_tables import print_found, scan_progress
+    from gateway.commission.scanning import Found, loaded_profiles
+    from gateway.commission.scanning import as_json as found_as_json
+    from gateway.commission.scanning import scan as scan_units
+
+    found: list[Found] = []
+    complete, why = False, ""
+
+    async def run() -> None:
+        with scan_progress() as bar:
+            task = bar.add_task(f"scan {target}", total=len(units))
+            profiles = loaded_profiles(shipped_profiles())
+            async for progress in scan_units(address, units, profiles, time.monotonic, timeout_s):
+                found[:] = progress.found
+                description = f"scan {target}: unit {progress.unit}, {len(found)} found"
+                bar.update(task, completed=progress.done, description=description)
+
+    try:
+        asyncio.run(run())
+        complete = True
+    except KeyboardInterrupt:
+        why = NOT_ENDED
+    except InspectionFailed as failed:
+        why = str(failed)
+    if as_json:
+        _print_json({"target": target, "complete": complete, "reason": why, "found": [found_as_json(i) for i in found]})
+    elif found:
+        print_found(target, found)
+    elif complete:
+        sys.stdout.write(f"{target}: no unit answered\n")
+    if why and not as_json:
+        sys.stderr.write(f"{why}\n")
+    return 0 if found and complete else FAILED
+
+
+def read(
+    site: SiteArgument,
+    device: DeviceArgument,
+    point: Annotated[str | None, typer.Argument(metavar="[POINT]", help="One point; default: all.")] = None,
+    addresses: AddressesOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Read every point of a device once, over a connection of its own: value, quality, age, raw registers, address.
+
+    Ends with 1 if the device doesn't answer. A device that takes one connection refuses while a gateway runs on it.
+
+    Example: gateway read site.yaml battery_a soc
+    """
+    from gateway.cli.commission_tables import print_points
+    from gateway.commission.looking import identity_text, look, rows
+
+    _, model, profiles = loaded(site)
+    profile = _profile_of(profiles, device)
+    if point is not None and point not in profile.points:
+        end(f"{point}: profile {profile.profile} has no such point; there are {', '.join(profile.points)}")
+    address = _addresses(model, addresses).get(device, model.devices[device].address)
+    seen = _asked(device, look(profile, address, time.monotonic, None if point is None else (point,)))
+    made = [row for row in rows(profile, seen) if point is None or row["point"] == point]
+    if as_json:
+        _print_json({"device": device, "profile": profile.profile, "identity": list(seen.identity), "points": made})
+    else:
+        print_points(f"{device} ({profile.title}) {identity_text(seen.identity)}".rstrip(), made, verdict=False)
+
+
+def write(
+    site: SiteArgument,
+    device: DeviceArgument,
+    point: Annotated[str, typer.Argument(metavar="POINT", help="A point that can be written.")],
+    value: Annotated[str, typer.Argument(metavar="VALUE", help="In the point's unit and load convention.")],
+    yes: Annotated[bool, typer.Option("--yes", help="Don't ask.")] = False,
+    addresses: AddressesOption = None,
+    state: StateOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Write one point of a device and read it back. Shows what it is now and what would go over the wire, then asks.
+
+    Refused while a gateway runs on the site, outside the point's range, and outside the device's limits in the site
+    file. Ends with 1 if the device refuses it or shows another value afterwards. Negative values follow `--`.
+
+    Example: gateway write site.yaml battery_a -- setpoint_readback_w -5000
+    """
+    from gateway.commission.writing import WriteRefused, prepare
+    from gateway.state_directory import SiteHeldError, default_state_directory, held_state_directory
+
+    _, model, profiles = loaded(site)
+    profile = _profile_of(profiles, device)
+    address = _addresses(model, addresses).get(device, model.devices[device].address)
+    if as_json and not yes:
+        end("--json asks nothing: give --yes with it")
+    try:
+        with held_state_directory(state or default_state_directory(model.site)):
+            prepared = _asked(device, prepare(model, device, profile, address, point, value, time.monotonic))
+            raise typer.Exit(_write(device, profile, address, prepared, yes=yes, as_json=as_json))
+    except WriteRefused as refused:
+        end(str(refused))
+    except SiteHeldError as held:
+        end(f"{held}; stop it first: two who write to one device undo each other")
+
+
+def _write(device: str, profile: Profile, address: Any, prepared: Any, *, yes: bool, as_json: bool) -> int:
+    from gateway.cli.commission_tables import print_write, shown
+    from gateway.commission.writing import send
+
+    if not as_json:
+        print_write(device, prepared)
+    if not yes and not _confirmed():
+        sys.stderr.write("nothing was written\n")
+        return FAILED
+    done = _asked(device, send(prepared, profile, address, time.monotonic))
+    if as_json:
+        current = prepared.current
+        _print_json(
+            {
+                "device": device,
+                "point": prepared.point,
+                "before": None if current is None else current.sample.value,
+                "value": prepared.value,
+                "encoded": prepared.encoded,
+                "status": done.outcome.status.value,
+                "detail": done.outcome.detail,
+                "read_back": done.read_back,
+                "agrees": done.agrees,
+            }
+        )
+        return 0 if done.good else FAILED
+    sys.stdout.write(f"  {done.outcome.status}{': ' * bool(done.outcome.detail)}{done.outcome.detail}\n")
+    if done.agrees is None:
+        sys.stdout.write("  the point can't be read back\n")
+    else:
+        sys.stdout.write(f"  read back: {shown(done.read_back)} {prepared.unit}".rstrip() + "\n")
+    if done.agrees is False:
+        sys.stderr.write(f"{device}.{prepared.point}: the device shows another value than was written\n")
+    return 0 if done.good else FAILED
+
+
+def _confirmed() -> bool:
+    sys.stdout.write("write it? [y/N] ")
+    sys.stdout.flush()
+    return sys.stdin.readline().strip().lower() in ("y", "yes")
+
+
+def try_profile(
+    profile: Annotated[
+        str, typer.Argument(metavar="PROFILE", help="A profile file, or the name of a shipped profile.")
+    ],
+    host: HostArgument = None,
+    unit: Annotated[int, typer.Option(min=0, max=255, help="Modbus unit.")] = 1,
+    serial: SerialOption = None,
+    baud: BaudOption = 9600,
+    parity: ParityOption = "none",
+    stop_bits: StopBitsOption = 1,
+    rtu: RtuOption = False,
+    param: Annotated[
+        list[str] | None, typer.Option("--param", metavar="NAME=TEXT", help="A parameter of an MQTT profile's topics.")
+    ] = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Read every point of a profile from a device once, and judge whether the values can be true. Writes nothing.
+
+    Shows raw registers, decoded value, unit and a verdict; holds power against voltage and current where they are
+    there. Ends with 1 if the device doesn't answer, lacks a point that control needs, or contradicts itself.
+
+    Example: gateway try eastron_sdm630 192.168.1.30 --unit 2
+    """
+    from gateway.commission.looking import look
+    from gateway.commission.targets import Target, TargetError, address_for
+
+    chosen = _loaded_profile(profile)
+    parameters = dict(text.partition("=")[::2] for text in param or [])
+    try:
+        address = address_for(chosen, Target(host, serial, baud, parity, stop_bits, rtu, unit, parameters))
+        seen = _asked(profile, look(chosen, address, time.monotonic))
+    except (TargetError, ValueError) as error:
+        end(str(error))
+    raise typer.Exit(_judge(chosen, seen, serial or host or "", as_json=as_json))
+
+
+def _judge(profile: Profile, seen: Any, target: str, *, as_json: bool) -> int:
+    from gateway.cli.commission_tables import print_points
+    from gateway.commission.looking import identity_text, rows
+    from gateway.commission.plausibility import contradictions, required_points, verdicts
+
+    judged = verdicts(profile, seen.readings, seen.missing)
+    made = [row for row in rows(profile, seen) if row["point"] in judged]
+    for row in made:
+        verdict = judged[row["point"]]
+        row |= {"verdict": verdict.state, "reason": verdict.reason}
+    problems = [f"{name}: control needs it" for name in required_points(profile, judged)]
+    problems += contradictions(seen.readings)
+    problems += [f"{name}: {verdict.reason}" for name, verdict in judged.items() if verdict.state == "doubtful"]
+    if as_json:
+        _print_json(
+            {
+                "profile": profile.profile,
+                "target": target,
+                "identity": list(seen.identity),
+                "good": not problems,
+                "problems": problems,
+                "points": made,
+            }
+        )
+    else:
+        print_points(f"{profile.title} at {target} {identity_text(seen.identity)}".rstrip(), made, verdict=True)
+        for problem in problems:
+            sys.stderr.write(f"{problem}\n")
+        if not problems:
+            sys.stdout.write("plausible: every value that control needs is there, and none contradicts another\n")
+    return FAILED if problems else 0
+
+
+def commission(
+    site: SiteArgument,
+    devices: Annotated[
+        list[str] | None, typer.Argument(metavar="[DEVICE]...", help="Default: every device that can be controlled.")
+    ] = None,
+    twin: Annotated[
+        list[str] | None, typer.Option("--twin", metavar="NAME", help="Replace this device by its twin, or give: all.")
+    ] = None,
+    step_w: Annotated[float | None, typer.Option(min=1.0, help="Size of the step in watts.")] = None,
+    step_pu: Annotated[float, typer.Option(min=0.01, max=1.0, help="Size of the step as a part of the rating.")] = 0.2,
+    allow_real_writes: Annotated[
+        bool, typer.Option("--allow-real-writes", help="Step devices that are not twins.")
+    ] = False,
+    out: Annotated[
+        Path | None, typer.Option("--out", metavar="FILE", help="Lags file; default SITE.lags.yaml beside the site.")
+    ] = None,
+    addresses: AddressesOption = None,
+    state: StateOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Step each controllable device in turn and see what the device and the connection's meter show of it.
+
+    Finds a reversed meter, a wrong sign, scale or phase, and a device that does not respond, and measures each device's
+    dead time and Tr90, which are stored for control. One device moves at a time, within its own limits, the site's and
+    its state of charge; anything odd puts it at rest. Ends with 1 unless every device that was stepped is good.
+
+    Examples:
+      gateway commission demo --twin all --out demo.lags.yaml
+      gateway commission site.yaml battery_a --step-w 2000 --allow-real-writes
+    """
+    from gateway.cli.commission_run import CommissionCommand, run_commission
+
+    path, model, profiles = loaded(site)
+    shipped = site_path(site) in shipped_sites().values()
+    command = CommissionCommand(
+        path, model, profiles, tuple(devices or ()), tuple(twin or ()), step_w, step_pu, allow_real_writes,
+        out, addresses, state, as_json, shipped,
+    )  # fmt: skip
+    raise typer.Exit(run_commission(command))
+
+
+def _profile_of(profiles: dict[str, Profile], device: str) -> Profile:
+    if device not in profiles:
+        end(f"{device}: the site has no such device; there are {', '.join(profiles)}")
+    return profiles[device]
+
+
+def _loaded_profile(name: str) -> Profile:
+    path = Path(name)
+    try:
+        return load_profile(path if path.suffix or path.exists() else name)
+    except ConfigError as error:
+        findings: tuple[Finding, ...] = error.findings
+        end_with_findings(findings)
+
+
+def _addresses(model: Any, path: Path | None) -> dict[str, Any]:
+    from gateway.cli.run import BadRequestError, read_addresses, site_addresses
+
+    try:
+        return site_addresses(model, read_addresses(path).get("endpoints", {}))
+    except BadRequestError as error:
+        end(str(error))
+
+
+def _asked(device: str, work: Any) -> Any:
+    """Run something that talks to a device; a device that doesn't answer is told and ends the command with 1."""
+    from drivers.inspection import InspectionFailed
+
+    try:
+        return asyncio.run(work)
+    except InspectionFailed as failed:
+        end(f"{device}: {failed}", FAILED)
+
+
+def _print_json(content: Any) -> None:
+    sys.stdout.write(json.dumps(content, allow_nan=False) + "\n")

@@ -1,0 +1,163 @@
+"""`gateway commission`: the twins it needs, the steps with their live view, the verdicts, and the lags file."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import signal
+import sys
+import time
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from config.findings import ConfigError
+from config.lags import lags_path, load_lags, save_lags
+from config.profile import Profile
+from config.site import Site
+from gateway.bench.children import ChildFailedError
+from gateway.bench.twins import TwinsProcess
+from gateway.cli.commission_tables import StepView, print_reports
+from gateway.cli.run import BadRequestError, read_addresses, site_addresses, twin_names
+from gateway.cli.sites import BAD_INPUT, FAILED
+from gateway.commission.commissioning import Commissioning, CommissionRequest, DeviceReport
+from gateway.state_directory import SiteHeldError, default_state_directory, held_state_directory
+from gateway.twin_world import TwinWorld
+
+
+@dataclass(frozen=True, slots=True)
+class CommissionCommand:
+    """What the command line asked for."""
+
+    path: Path
+    site: Site
+    profiles: dict[str, Profile]
+    devices: tuple[str, ...]
+    twins: tuple[str, ...]
+    step_w: float | None
+    step_pu: float
+    allow_real_writes: bool
+    out: Path | None
+    addresses: Path | None
+    state: Path | None
+    as_json: bool
+    shipped: bool
+
+
+def run_commission(command: CommissionCommand) -> int:
+    """Commission and report; the exit code."""
+    try:
+        _check_names(command)
+        twins = twin_names(command.site, command.twins)
+        given = read_addresses(command.addresses)
+        with held_state_directory(command.state or default_state_directory(command.site.site)) as directory:
+            reports, complete = asyncio.run(_run(command, twins, given, directory))
+        stored = _store(command, reports)
+    except (BadRequestError, ChildFailedError, SiteHeldError) as error:
+        sys.stderr.write(f"{error}\n")
+        return BAD_INPUT
+    except ConfigError as error:
+        sys.stderr.write("".join(f"{finding}\n" for finding in error.findings))
+        return BAD_INPUT
+    _tell(command, reports, complete, stored)
+    stepped = [report for report in reports if report.outcome != "skipped"]
+    return 0 if complete and stepped and all(report.outcome == "good" for report in stepped) else FAILED
+
+
+def _check_names(command: CommissionCommand) -> None:
+    unknown = sorted(set(command.devices) - set(command.site.devices))
+    if unknown:
+        there = ", ".join(command.site.devices)
+        raise BadRequestError(f"{', '.join(unknown)}: the site has no such device; there are {there}")
+    if command.out is not None and not command.out.parent.is_dir():
+        raise BadRequestError(f"--out {command.out}: the folder {command.out.parent} does not exist")
+
+
+async def _run(
+    command: CommissionCommand, twins: frozenset[str], given: dict[str, Any], directory: Path
+) -> tuple[list[DeviceReport], bool]:
+    child = None
+    endpoints = given
+    if twins and not given:
+        child = await TwinsProcess.start(command.path, sorted(twins), "free", directory)
+        endpoints = child.endpoints
+    try:
+        request = CommissionRequest(
+            command.site,
+            command.profiles,
+            site_addresses(command.site, endpoints.get("endpoints", {})),
+            twins,
+            command.devices,
+            command.step_w,
+            command.step_pu,
+            command.allow_real_writes,
+        )
+        control = endpoints.get("control")
+        mixed = control is not None and 0 < len(twins) < len(command.site.devices)
+        world = TwinWorld(control["host"], control["port"]) if mixed and control is not None else None
+        return await _interruptible(request, world, quiet=command.as_json)
+    finally:
+        if child is not None:
+            await child.stop()
+
+
+async def _interruptible(
+    request: CommissionRequest, world: TwinWorld | None, *, quiet: bool
+) -> tuple[list[DeviceReport], bool]:
+    """Ctrl-C and SIGTERM put the device under way at rest; what was measured until then is reported."""
+    with StepView() as view:
+
+        def told(report: DeviceReport) -> None:
+            if not quiet:
+                words = report.reason or "; ".join(report.findings)
+                sys.stderr.write(f"{report.device}: {report.outcome}{': ' * bool(words)}{words}\n")
+
+        work = Commissioning(request, time.monotonic, view.show, told, None if world is None else world.tell)
+        stepping = asyncio.create_task(work.run(), name="commissioning")
+        telling = None if world is None else asyncio.create_task(world.run(), name="twin world")
+        loop = asyncio.get_running_loop()
+        for number in (signal.SIGINT, signal.SIGTERM):
+            loop.add_signal_handler(number, stepping.cancel)
+        try:
+            await asyncio.wait([stepping])
+        finally:
+            if telling is not None:
+                telling.cancel()
+                await asyncio.gather(telling, return_exceptions=True)
+        with suppress(asyncio.CancelledError):
+            return stepping.result(), True
+        return work.reports, False
+
+
+def _store(command: CommissionCommand, reports: list[DeviceReport]) -> Path | None:
+    """Put what was measured into the lags file, beside what it holds of other devices."""
+    measured = {report.device: report.lag for report in reports if report.lag is not None}
+    if not measured or (command.shipped and command.out is None):
+        return None
+    path = command.out or lags_path(command.path)
+    known = load_lags(path, command.site.site) if path.exists() else {}
+    try:
+        save_lags(path, command.site.site, {**known, **measured})
+    except OSError as error:
+        raise BadRequestError(f"{path}: {error.strerror}") from error
+    return path
+
+
+def _tell(command: CommissionCommand, reports: list[DeviceReport], complete: bool, stored: Path | None) -> None:
+    if command.as_json:
+        content = {
+            "site": command.site.site,
+            "complete": complete,
+            "lags_file": None if stored is None else str(stored),
+            "devices": [report.as_json() for report in reports],
+        }
+        sys.stdout.write(json.dumps(content, allow_nan=False) + "\n")
+        return
+    print_reports(command.site.title or command.site.site, reports)
+    if not complete:
+        sys.stderr.write("stopped before the end; the device under way was put at rest\n")
+    if stored is not None:
+        sys.stdout.write(f"stored: {stored}\n")
+    elif any(report.lag is not None for report in reports):
+        sys.stdout.write("a shipped site has no lags file beside it; --out FILE stores what was measured\n")
