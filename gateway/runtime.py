@@ -30,7 +30,7 @@ from gateway.journal import Journal
 from gateway.local_socket import local_socket
 from gateway.orders.book import OrderBook, ParentState
 from gateway.orders.desk import OrderDesk
-from gateway.parent.aggregate import offer, telemetry
+from gateway.parent.aggregate import compliance, offer, telemetry
 from gateway.parent.mqtt_parent import MqttParent
 from gateway.snapshot import ProcessUse, snapshot
 from gateway.twin_world import TwinWorld
@@ -106,6 +106,7 @@ class Runtime:
         self._envelope_told: tuple[object, ...] = ()
         self._unmet_told: tuple[str, ...] = ()
         self._mode_told = ""
+        self._compliance_told = ""
         self._telemetry_due_s = self._offer_due_s = 0.0
         self._log = structlog.get_logger()
 
@@ -308,14 +309,15 @@ class Runtime:
             self.journal.record("unmet", reasons=report.decision.unmet)
 
     def _tell_parents(self, report: CycleReport) -> None:
-        """Telemetry each second, and with each cycle while a parent regulates; an offer each minute."""
+        """Telemetry each second, at once when compliance changes, each cycle while a parent regulates; offers."""
         now_s = self.clock()
         image = self.cycle.image
         if not self.parents or image is None:
             return
         regulated = report.orders.regulation is not None
-        if regulated or now_s >= self._telemetry_due_s:
-            self._telemetry_due_s = now_s + TELEMETRY_S
+        complies = compliance(report.decision).state
+        if regulated or complies != self._compliance_told or now_s >= self._telemetry_due_s:
+            self._telemetry_due_s, self._compliance_told = now_s + TELEMETRY_S, complies
             message = telemetry(self.model, image, report.decision, self.utc(), self.book.regulation_sequence)
             for parent in self.parents.values():
                 parent.tell(message)

@@ -68,7 +68,7 @@ def telemetry(
         connection="unknown" if decision.net_w is None else "connected",
         quality=_QUALITY_TEXT[quality],
         regulation_sequence=regulation_sequence,
-        compliance=_compliance(decision),
+        compliance=compliance(decision),
     )
 
 
@@ -79,7 +79,8 @@ _QUALITY_TEXT: Final[dict[Quality, Literal["good", "uncertain", "bad"]]] = {
 }
 
 
-def _compliance(decision: Decision) -> Compliance:
+def compliance(decision: Decision) -> Compliance:
+    """Whether the layer keeps what it was told; no reason names a device."""
     if decision.unmet:
         return Compliance(state="unmet", reason="the order is beyond what the layer can do now")
     if "fallback" in decision.envelope.upper.source or "fallback" in decision.envelope.lower.source:

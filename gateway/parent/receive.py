@@ -48,7 +48,9 @@ def receive(book: OrderBook, source: str, kind_text: str, payload: bytes, *, ret
         return Received(None, "", (), changed=False)
     raw: Any = None
     try:
-        raw = _parse(payload, retained=retained)
+        raw = _parse(payload)
+        if retained:
+            raise Refused("retained: orders must not be retained, a stale one would come back with each reconnection")
         message = DOWN_SCHEMAS[kind].model_validate_json(payload)
         return _take(book, source, kind, message, raw)
     except ValidationError as error:
@@ -86,7 +88,7 @@ def regulation_id(signal: RegulationSignal) -> str:
     return f"regulation-{signal.epoch}-{signal.sequence}"
 
 
-def _parse(payload: bytes, *, retained: bool) -> dict[str, Any]:
+def _parse(payload: bytes) -> dict[str, Any]:
     if len(payload) > MAX_PAYLOAD_BYTES:
         raise Refused(f"payload of {len(payload)} bytes; {MAX_PAYLOAD_BYTES} are allowed")
     try:
@@ -95,8 +97,6 @@ def _parse(payload: bytes, *, retained: bool) -> dict[str, Any]:
         raise Refused(f"not JSON: {error}") from error
     if not isinstance(raw, dict):
         raise Refused("not a JSON object")
-    if retained:
-        raise Refused("retained: orders must not be retained, a stale one would come back with each reconnection")
     return raw
 
 
