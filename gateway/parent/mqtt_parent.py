@@ -93,7 +93,7 @@ class MqttParent:
             finally:
                 await _ended(serving)
             reason = _reason(serving)
-            if self.connected or reason != self.reason:
+            if not self.reason:
                 log.warning("parent lost", reason=reason)
             self.connected, self.reason = False, reason
             await asyncio.sleep(backoff.pause_s())

@@ -24,7 +24,6 @@ from config.messages import (
 )
 from gateway.orders.book import OrderBook, Outcome, Refused
 
-
 _ORDER_ID: Final = re.compile(ORDER_ID_PATTERN)
 
 
