@@ -29,7 +29,10 @@ def figures(out: Path) -> dict[str, float]:
 async def test_it_ends_after_its_time(tmp_path: Path) -> None:
     process = await bare_loop(tmp_path / "jitter.json", seconds=0.3)
     async with asyncio.timeout(20):
-        _, errors = await process.communicate()
+        # `communicate` would close its standard input, and with that end it early.
+        assert process.stderr is not None
+        errors = await process.stderr.read()
+        await process.wait()
     assert (process.returncode, errors) == (0, b"")
     found = figures(tmp_path / "jitter.json")
     assert 0.0 <= found["p50"] <= found["p99"] <= found["max"]

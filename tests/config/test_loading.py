@@ -98,7 +98,8 @@ MISTAKES: list[tuple[tuple[str, str], str]] = [
     ),
     (
         ("{driver: opcua, ", "{"),
-        "site.yaml:29: devices.store.address.driver: is required; allowed: modbus_rtu, modbus_rtu_tcp, modbus_tcp, mqtt, opcua",
+        "site.yaml:29: devices.store.address.driver: is required; "
+        "allowed: modbus_rtu, modbus_rtu_tcp, modbus_tcp, mqtt, opcua",
     ),
     (
         ("opc.tcp://192.0.2.3:4840/", "192.0.2.3:4840"),
