@@ -93,9 +93,14 @@ def _measure(group: GroupLimit, shares_w: Sequence[float]) -> float:
     return sum(powers)
 
 
+def group_excess(group: GroupLimit, powers_w: Sequence[float]) -> float:
+    """By how much powers (in the order of the bids) exceed a group's limit; not above 0 where they keep it."""
+    measured = _measure(group, powers_w)
+    return group.value_w - measured if group.side == "net_lower" else measured - group.value_w
+
+
 def _exceeds(group: GroupLimit, shares_w: Sequence[float]) -> bool:
-    measured = _measure(group, shares_w)
-    return measured < group.value_w - 1e-6 if group.side == "net_lower" else measured > group.value_w + 1e-6
+    return group_excess(group, shares_w) > 1e-6
 
 
 def _tighten(bids: list[Bid], group: GroupLimit) -> None:

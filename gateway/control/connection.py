@@ -65,23 +65,29 @@ class ConnectionState:
         measured_s = meter.sample(POWER_W).measured_s
         if self.rest.measured_s is not None and measured_s <= self.rest.measured_s:
             return True
-        seen_w, unseen_w = self._devices_at(measured_s, resources)
-        self.rest.measured(reading - seen_w, measured_s)
-        self.net_w = reading + unseen_w
+        shared_w, hidden_w, hidden_shared_w = self._devices_at(measured_s, resources)
+        self.net_w = reading + hidden_w
+        self.rest.measured(self.net_w - shared_w - hidden_shared_w, measured_s)
         return True
 
-    def _devices_at(self, time_s: float, resources: Iterable[Resource]) -> tuple[float, float]:
-        """The devices' power at a time, those that the meter sees and those that it does not."""
-        seen_w = unseen_w = 0.0
+    def _devices_at(self, time_s: float, resources: Iterable[Resource]) -> tuple[float, float, float]:
+        """Power at a time: of the usable devices that the meter sees, of all that it does not, of the usable of those.
+
+        Devices that take no share are part of the rest.
+        """
+        shared_w = hidden_w = hidden_shared_w = 0.0
         for resource in resources:
+            if resource.model.seen_by_meter and not resource.usable:
+                continue
             name = resource.model.name
             heading = self.heading_w.get(name) if resource.usable else None
             power = self.histories[name].at(time_s, heading, resource.model.tr90_s) or 0.0
             if resource.model.seen_by_meter:
-                seen_w += power
+                shared_w += power
             else:
-                unseen_w += power
-        return seen_w, unseen_w
+                hidden_w += power
+                hidden_shared_w += power * resource.usable
+        return shared_w, hidden_w, hidden_shared_w
 
     def integrate(self, usable: list[Resource], now_s: float) -> None:
         """Advance the integral by a new meter sample, if a bound or target shaped the shares and they have settled."""

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import Final, NamedTuple
 
 from config.vocabulary import Absent, DeviceKind, Quantity
-from gateway.control.allocation import Allocation, GroupLimit, Steps, allocate
+from gateway.control.allocation import Allocation, GroupLimit, Steps, allocate, group_excess
 from gateway.control.clearing import Bid
 from gateway.control.connection import ConnectionState, SumBounds, initial_connection, sum_bounds, worst_excess_a
 from gateway.control.envelope import Envelope, walk
@@ -18,6 +18,10 @@ from gateway.image import Image
 
 METER_PATIENCE_S: Final = 5.0
 """Before the first meter reading nothing is written for this long: a bumpless start comes before a blind one."""
+
+MISS_PU: Final = 0.01
+MISS_S: Final = 2.0
+"""A bound or target that is missed by more than `MISS_PU` of the rating for longer than this is unmet."""
 
 
 class DeviceSetpoint(NamedTuple):
@@ -57,6 +61,7 @@ class ControlState:
     connection: ConnectionState
     memory: ResourceMemory = field(default_factory=ResourceMemory)
     stepped_w: dict[str, float] = field(default_factory=dict)
+    misses: dict[str, tuple[float, float]] = field(default_factory=dict)
     dispatch_from: tuple[str, float] | None = None
     started_s: float | None = None
     last_s: float | None = None
@@ -91,19 +96,18 @@ def decide(model: SiteModel, image: Image, orders: OrdersInForce, state: Control
         bounds.upper_w - correction_w,
         None if bounds.target_w is None else bounds.target_w - correction_w,
     )
-    allocation = allocate(
-        [_bid(resource, orders) for resource in usable],
-        *corrected,
-        _price(model, orders),
-        _groups(model, orders, resources, usable, connection),
-        _steps(usable, state),
-    )
+    groups, price = _groups(model, orders, resources, usable, connection), _price(model, orders)
+    permitted = _permitted(usable, orders, corrected, price, groups, state)
+    bids, steps = [_bid(resource, orders) for resource in usable], _steps(usable, state)
+    allocation = allocate(bids, *corrected, price, groups, steps)
     total_w = sum(allocation.shares_w)
     side, binding = _binding(envelope, corrected, total_w, allocation)
     shares = {resource.model.name: share for resource, share in zip(usable, allocation.shares_w, strict=True)}
     connection.intend(model, shares, bound=bool(binding), now_s=image.now_s)
     state.memory.import_presses = side == "upper"
-    setpoints = _setpoints(usable, shares, side, binding, orders, state, image.now_s)
+    setpoints = _setpoints(usable, shares, side, binding, orders, state, permitted)
+    short = _shortfall(model, envelope, corrected, total_w)
+    missed = _missed(model, envelope, groups, usable, net_w, state.misses, image.now_s)
     return Decision(
         image.now_s,
         setpoints,
@@ -115,7 +119,7 @@ def decide(model: SiteModel, image: Image, orders: OrdersInForce, state: Control
         allocation.lambda_per_kwh,
         binding,
         side,
-        tuple(filter(None, (*envelope.unmet, rest_unmet, _shortfall(model, envelope, corrected, total_w)))),
+        tuple(filter(None, (*envelope.unmet, rest_unmet, short, *missed))),
     )
 
 
@@ -154,6 +158,8 @@ def _groups(
     rest = connection.rest
     rest_low_w, rest_high_w = rest.lower_w or 0.0, rest.upper_w or 0.0
     idle = [resource for resource in resources if not resource.usable and resource.power_w is not None]
+    # The rest has the idle devices in it, which count here by what each takes or gives.
+    idle_w = sum(resource.power_w or 0.0 for resource in idle)
     everyone = tuple(range(len(usable)))
     groups = []
     for limit in orders.limits:
@@ -161,10 +167,10 @@ def _groups(
             continue
         source = f"{limit.source} {limit.order_id}"
         if limit.quantity is Quantity.GENERATION_W:
-            taken = max(-rest_low_w, 0.0) + sum(max(-(resource.power_w or 0.0), 0.0) for resource in idle)
+            taken = max(idle_w - rest_low_w, 0.0) + sum(max(-(resource.power_w or 0.0), 0.0) for resource in idle)
             groups.append(GroupLimit(everyone, "generation", max(limit.value - taken, 0.0), source))
         elif limit.quantity is Quantity.LOAD_W:
-            taken = max(rest_high_w, 0.0) + sum(max(resource.power_w or 0.0, 0.0) for resource in idle)
+            taken = max(rest_high_w - idle_w, 0.0) + sum(max(resource.power_w or 0.0, 0.0) for resource in idle)
             groups.append(GroupLimit(everyone, "load", max(limit.value - taken, 0.0), source))
         elif limit.quantity is Quantity.CONTROLLABLE_LOAD_W:
             taken = sum(max(resource.power_w or 0.0, 0.0) for resource in idle if resource.model.controllable)
@@ -185,6 +191,34 @@ def _steps(usable: list[Resource], state: ControlState) -> dict[int, Steps]:
         and model.minimum_w > 0.0
         and resource.upper.source != TAKES_LITTLE
     }
+
+
+def _permitted(
+    usable: list[Resource],
+    orders: OrdersInForce,
+    bounds: SumBounds,
+    price_per_kwh: float,
+    groups: list[GroupLimit],
+    state: ControlState,
+) -> frozenset[str]:
+    """Chargers whose cars take less than the least current, and which may be offered it: there is room if they take it.
+
+    Their own power is all that is expected of them, but they are asked as if they took what they may: else an offer
+    that a limit takes back would be made again as soon as the car has stopped.
+    """
+    little = {index for index, resource in enumerate(usable) if resource.upper.source == TAKES_LITTLE}
+    if not little:
+        return frozenset()
+    bids, steps = [], _steps(usable, state)
+    for index, resource in enumerate(usable):
+        bid, model = _bid(resource, orders), resource.model
+        if index in little and model.step_w is not None:
+            room_w = min(model.minimum_w + ceiling_headroom_w(model), model.max_w)
+            bid = Bid(bid.curve, bid.lower_w, max(room_w, bid.lower_w))
+            steps[index] = Steps(model.step_w, model.minimum_w, state.stepped_w.get(model.name), model.max_w)
+        bids.append(bid)
+    shares = allocate(bids, *bounds, price_per_kwh, groups, steps).shares_w
+    return frozenset(usable[index].model.name for index in little if shares[index] > 0.0)
 
 
 def _binding(envelope: Envelope, bounds: SumBounds, total_w: float, allocation: Allocation) -> tuple[str, str]:
@@ -214,6 +248,44 @@ def _shortfall(model: SiteModel, envelope: Envelope, bounds: SumBounds, total_w:
     return ""
 
 
+def _missed(
+    model: SiteModel,
+    envelope: Envelope,
+    groups: list[GroupLimit],
+    usable: list[Resource],
+    net_w: float | None,
+    misses: dict[str, tuple[float, float]],
+    now_s: float,
+) -> list[str]:
+    """What the measurement misses by more than `MISS_PU` of the rating for `MISS_S`: what was planned is no proof.
+
+    `misses`: since when each source is missed, and at which value; a source that changes its value gets its time anew.
+    """
+    now_missed: dict[str, tuple[float, float]] = {}
+    tolerance_w = MISS_PU * model.rating_w
+    if net_w is not None:
+        upper, lower, target = envelope.upper, envelope.lower, envelope.target
+        if net_w > upper.value_w + tolerance_w:
+            now_missed[upper.source] = upper.value_w, net_w - upper.value_w
+        if net_w < lower.value_w - tolerance_w:
+            now_missed[lower.source] = lower.value_w, net_w - lower.value_w
+        if target is not None and abs(net_w - target.value_w) > tolerance_w:
+            now_missed[target.source.partition(" regulation ")[0]] = 0.0, net_w - target.value_w
+    for group in groups:
+        excess_w = group_excess(group, [resource.power_w or 0.0 for resource in usable])
+        if excess_w > tolerance_w:
+            now_missed[group.source] = 0.0, excess_w
+    texts = []
+    for source in list(misses):
+        if source not in now_missed or misses[source][1] != now_missed[source][0]:
+            del misses[source]
+    for source, (value_w, by_w) in now_missed.items():
+        since_s, _ = misses.setdefault(source, (now_s, value_w))
+        if now_s - since_s > MISS_S:
+            texts.append(f"{source}: measured {by_w:+.0f} W beside it for {now_s - since_s:.0f} s")
+    return texts
+
+
 def _setpoints(
     usable: list[Resource],
     shares: dict[str, float],
@@ -221,17 +293,21 @@ def _setpoints(
     binding: str,
     orders: OrdersInForce,
     state: ControlState,
-    now_s: float,
+    permitted: frozenset[str],
 ) -> tuple[DeviceSetpoint, ...]:
     held = {override.device: override for override in orders.overrides}
     setpoints = []
     for resource in usable:
         name, share_w = resource.model.name, shares[resource.model.name]
-        power_w = share_w if name in held else _released(resource, share_w, side)
+        if name in held:
+            power_w = share_w
+        elif resource.upper.source == TAKES_LITTLE:
+            power_w = resource.model.minimum_w if name in permitted else 0.0
+        else:
+            power_w = _released(resource, share_w, side)
         if resource.model.step_w is not None:
             state.stepped_w[name] = power_w
-        if resource.model.ceiling:
-            state.memory.commanded(name, now_s, abs(power_w))
+        state.memory.asked(resource.model, state.last_s or 0.0, share_w, power_w)
         setpoints.append(DeviceSetpoint(name, power_w, _cause(resource, share_w, binding, held)))
     return tuple(setpoints)
 
@@ -239,13 +315,9 @@ def _setpoints(
 def _released(resource: Resource, share_w: float, side: str) -> float:
     """The ceiling for a ceiling device: open unless something presses its way, else its share.
 
-    A device that may have all that it shows gets a little more, so that it can show more. A car that takes
-    little is offered the least current; one that takes nothing, unless an import limit presses: it may wake.
+    A device that may have all that it shows gets a little more, so that it can show more.
     """
     model = resource.model
-    if resource.upper.source == TAKES_LITTLE:
-        silent = share_w < model.minimum_w / 10.0
-        return 0.0 if share_w < resource.upper.value_w - 1.0 or (silent and side == "upper") else model.minimum_w
     if not model.ceiling or resource.lower.value_w == resource.upper.value_w:
         return share_w
     inverter = model.kind is DeviceKind.INVERTER

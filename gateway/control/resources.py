@@ -27,6 +27,17 @@ SLOW_POINT_STALE_S: Final = 30.0
 
 TAKES_LITTLE: Final = "the car takes less than the least current"
 
+PAUSE_S: Final = 10.0
+"""A charger that was paused is not offered power again for this long: contactors and cars wear out by toggling."""
+
+STUCK_S: Final = 3.0
+STUCK_HOLD_S: Final = 30.0
+FAR_PU: Final = 0.1
+STILL_PU: Final = 0.02
+"""A device that has moved less than `STILL_PU` of its rating for `STUCK_S` and three times its response, while it was
+further than `FAR_PU` from what it was asked for, does not follow; others take its share, and it is tried again after
+`STUCK_HOLD_S`."""
+
 WAKE_S: Final = 6.0
 """A car that draws nothing for this long while it may is taken to want nothing; slow cars need about 5 s."""
 
@@ -67,6 +78,33 @@ class ResourceMemory:
     ceilings: dict[str, deque[tuple[float, float]]] = field(default_factory=dict)
     offered_since_s: dict[str, float] = field(default_factory=dict)
     import_presses: bool = False
+    asked_w: dict[str, float] = field(default_factory=dict)
+    still_since: dict[str, tuple[float, float]] = field(default_factory=dict)
+    held_until_s: dict[str, float] = field(default_factory=dict)
+
+    def stuck(self, model: DeviceModel, now_s: float, power_w: float) -> bool:
+        """Whether a device stands still far from what it was asked for; it is then left as it is for `STUCK_HOLD_S`."""
+        if now_s < self.held_until_s.get(model.name, now_s):
+            return True
+        asked_w = self.asked_w.get(model.name, power_w)
+        since_s, stood_w = self.still_since.get(model.name, (now_s, power_w))
+        if abs(power_w - asked_w) <= FAR_PU * model.rating_w or abs(power_w - stood_w) > STILL_PU * model.rating_w:
+            since_s, stood_w = now_s, power_w
+        self.still_since[model.name] = since_s, stood_w
+        if now_s - since_s <= STUCK_S + 3.0 * (model.tr90_s + model.dead_time_s):
+            return False
+        del self.still_since[model.name]
+        self.held_until_s[model.name] = now_s + STUCK_HOLD_S
+        return True
+
+    def asked(self, model: DeviceModel, now_s: float, share_w: float, setpoint_w: float) -> None:
+        """What a device was asked for. A charger that is paused stays paused for `PAUSE_S`."""
+        before_w = self.asked_w.get(model.name, 0.0)
+        self.asked_w[model.name] = setpoint_w if model.ceiling else share_w
+        if model.kind is DeviceKind.CHARGER and setpoint_w == 0.0 and before_w > 0.0:
+            self.held_until_s[model.name] = now_s + PAUSE_S
+        if model.ceiling:
+            self.commanded(model.name, now_s, abs(setpoint_w))
 
     def takes_little(self, model: DeviceModel, now_s: float, power_w: float) -> bool:
         """Whether a car draws less than the least current that can be offered, so that its own power is all to expect.
@@ -125,6 +163,11 @@ def _resource(model: DeviceModel, image: Image, stale_after_s: float, memory: Re
         reason = "read-only" if not model.controllable else "lost"
         return _unusable(model, power, sample.measured_s, sample.quality, reason)
     lower, upper, curve = _protected(model, device, image.now_s, memory)
+    if not model.ceiling and memory.stuck(model, image.now_s, power):
+        here = Bound(power, "does not follow")
+        return Resource(model, power, sample.measured_s, sample.quality, True, here, here, curve)
+    if model.kind is DeviceKind.CHARGER and image.now_s < memory.held_until_s.get(model.name, 0.0):
+        lower = upper = Bound(0.0, "paused")
     if model.kind is DeviceKind.CHARGER and upper.value_w > 0.0 and memory.takes_little(model, image.now_s, power):
         upper = Bound(max(power, 0.0), TAKES_LITTLE)
         lower = Bound(min(lower.value_w, upper.value_w), lower.source)
@@ -177,6 +220,7 @@ def _charger_bounds(
     if not known or state.value not in (ChargingState.B, ChargingState.C, ChargingState.D):
         memory.plugged_in_s.pop(model.name, None)
         memory.offered_since_s.pop(model.name, None)
+        memory.held_until_s.pop(model.name, None)
         nothing = nothing if known else Bound(0.0, "charging state unknown")
         return nothing, nothing, model.curve
     since_s = memory.plugged_in_s.setdefault(model.name, now_s)

@@ -66,6 +66,7 @@ class Plant:
     car_state: str = "C"
     meter_good: bool = True
     lost: set[str] = field(default_factory=set)
+    deaf: set[str] = field(default_factory=set)
     now_s: float = 100.0
     state: ControlState | None = None
     powers_w: dict[str, float] = field(default_factory=dict)
@@ -89,6 +90,8 @@ class Plant:
             self.past.append((self.now_s, self.net_w, dict(self.powers_w)))
 
     def _heading_w(self, one: DeviceModel) -> float:
+        if one.name in self.deaf:
+            return self.powers_w.get(one.name, 0.0)
         asked = self.setpoints_w.get(one.name)
         if one.kind is DeviceKind.INVERTER:
             available = self.available_w.get(one.name, 0.0)

@@ -274,6 +274,58 @@ def test_a_car_that_does_not_draw_is_not_counted_on_and_may_still_wake() -> None
     assert plant.net_w == pytest.approx(20e3, abs=800)
 
 
+@pytest.mark.parametrize(
+    "orders",
+    [
+        limit(Quantity.CONTROLLABLE_LOAD_W, 2e3),
+        limit(Quantity.LOAD_W, 12e3),
+        OrdersInForce(dispatch=dispatch(-45e3)),
+        limit(Quantity.NET_IMPORT_W, 0.0),
+    ],
+)
+def test_a_charger_without_room_is_paused_once_and_stays_so(orders: OrdersInForce) -> None:
+    plant = Plant(site(device("battery", DeviceKind.BATTERY, 10e3), *CHARGERS[:2]), rest_w=10e3)
+    plant.run(4, FREE)
+    plant.run(2, orders)
+    asked = []
+    for _ in range(80):
+        plant.cycle(orders)
+        asked.append([plant.setpoints_w[one.name] for one in CHARGERS[:2]])
+    assert asked == [[0.0, 0.0]] * 80
+    plant.run(15, FREE)
+    assert plant.powers_w["charger_1"] > 20e3, "and it comes back"
+
+
+def test_a_read_only_device_is_part_of_the_rest_and_the_limit_is_kept() -> None:
+    plant = Plant(site(BATTERY, device("other", DeviceKind.BATTERY, 30e3, controllable=False)), rest_w=20e3)
+    plant.setpoints_w["other"] = 15e3
+    plant.run(4, limit(Quantity.NET_IMPORT_W, 10e3))
+    assert plant.net_w <= 10e3
+    assert plant.powers_w["other"] == pytest.approx(15e3, abs=10)
+
+
+def test_a_device_that_does_not_follow_is_named_and_the_others_take_its_share() -> None:
+    stubborn = device("stubborn", DeviceKind.BATTERY, 30e3)
+    plant = Plant(site(stubborn, BATTERY), rest_w=20e3, deaf={"stubborn"})
+    plant.run(1, FREE)
+    plant.run(10, limit(Quantity.NET_IMPORT_W, 2e3))
+    assert plant.net_w <= 2e3
+    assert plant.decision is not None
+    assert [one.cause for one in plant.decision.setpoints] == ["does not follow", "dso l1"]
+
+
+def test_what_is_measured_beside_a_limit_is_unmet_whatever_was_planned() -> None:
+    plant = Plant(site(device("battery", DeviceKind.BATTERY, 50e3, tr90_s=30.0)), rest_w=20e3)
+    orders = limit(Quantity.NET_IMPORT_W, 5e3)
+    plant.run(1, orders)
+    assert plant.decision is not None
+    assert plant.decision.unmet == (), "it has a moment"
+    plant.run(3, orders)
+    assert plant.decision.unmet[0].startswith("dso l1: measured +")
+    plant.run(90, orders)
+    assert plant.decision.unmet == ()
+
+
 limit_values = st.one_of(st.sampled_from([Absent.UNLIMITED, Absent.UNKNOWN]), st.floats(0, 100e3))
 any_limit = st.builds(LimitInForce, st.just("dso"), st.just("l"), st.sampled_from(list(Quantity)), limit_values)
 any_orders = st.builds(
