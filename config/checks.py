@@ -12,12 +12,12 @@ from typing import Any, Final
 from config.findings import Path, Problem, Severity, did_you_mean, shown
 from config.partial import broken, known
 from config.profile import Profile
-from config.site import DeviceSite, MqttDevice, OpcUaServer, Parent, Site
+from config.site import DeviceSite, MqttDevice, OcppConnector, OpcUaServer, Parent, Site
 from config.strict import Rule
 from config.vocabulary import DeviceKind
 
 MODBUS_DRIVERS: Final = ("modbus_tcp", "modbus_rtu", "modbus_rtu_tcp")
-DRIVERS: Final = {"modbus": MODBUS_DRIVERS, "opcua": ("opcua",), "mqtt": ("mqtt",)}
+DRIVERS: Final = {"modbus": MODBUS_DRIVERS, "opcua": ("opcua",), "mqtt": ("mqtt",), "ocpp": ("ocpp",)}
 _LINE_SETTINGS: Final = {"modbus_rtu": ("baud", "parity", "stop_bits")}
 _LOOPBACK: Final = frozenset({"localhost", "::1", "127.0.0.1"})
 
@@ -80,7 +80,7 @@ def _the_unit_is_shared(site: Site) -> Iterator[Problem]:
 
 def _place(device: DeviceSite) -> tuple[object, ...] | None:
     """What two devices must not share; None where it did not validate."""
-    address = device.address
+    address: Any = device.address
     if not known(address, "driver"):
         return None
     if _is_modbus(device):
@@ -88,6 +88,9 @@ def _place(device: DeviceSite) -> tuple[object, ...] | None:
         return None if line is None or not known(address, "unit") else (*line, address.unit)
     if address.driver == "opcua":
         return _opcua_place(address) if known(address, "url") else None
+    if address.driver == "ocpp":
+        charger = _charge_point(address)
+        return (*charger, address.connector) if charger is not None and known(address, "connector") else None
     named = known(address, "host", "port", "parameters") and known(device, "profile")
     return _mqtt_place(address, device.profile) if named else None
 
@@ -114,6 +117,39 @@ def _devices_agree_on_their_line(site: Site) -> Iterator[Problem]:
                 see = ("devices", other, "address", field)
                 yield Problem(("devices", name, "address", field), words, str(getattr(two, field)), see=see)
                 break
+
+
+def _listener(address: Any) -> tuple[object, ...] | None:
+    """The port at which an OCPP charger calls; None where it did not validate."""
+    if not known(address, "listen_host", "listen_port"):
+        return None
+    return ("ocpp", _host(address.listen_host), address.listen_port)
+
+
+def _charge_point(address: Any) -> tuple[object, ...] | None:
+    listener = _listener(address)
+    return (*listener, address.charge_point) if listener is not None and known(address, "charge_point") else None
+
+
+def _chargers_agree_on_their_listener(site: Site) -> Iterator[Problem]:
+    shared = ((_listener, "listener", ("tls",)), (_charge_point, "charge point", ("password_env", "id_tags")))
+    for place_of, what, fields in shared:
+        first: dict[tuple[object, ...], str] = {}
+        for name, device in site.devices.items():
+            place = place_of(device.address) if _is_ocpp(device) else None
+            if place is None:
+                continue
+            other = first.setdefault(place, name)
+            one, two = device.address, site.devices[other].address
+            for field in fields:
+                if known(one, field) and known(two, field) and getattr(one, field) != getattr(two, field):
+                    words = f"is not that of device '{other}' at the same {what}"
+                    see = ("devices", other, "address", field)
+                    yield Problem(("devices", name, "address", field), words, see=see)
+
+
+def _is_ocpp(device: DeviceSite) -> bool:
+    return known(device, "address") and known(device.address, "driver") and device.address.driver == "ocpp"
 
 
 def _is_modbus(device: DeviceSite) -> bool:
@@ -162,13 +198,21 @@ def _fallback_within_static_limits(site: Site) -> Iterator[Problem]:
             yield Problem(("fallback", name), words, f"a number from 0 to {most:g}", see=("connection", source))
 
 
+def _somebody_can_be_lost(site: Site) -> Iterator[Problem]:
+    if known(site, "parents") and not site.parents:
+        words = "never holds: the site has no parent whose silence would bring it"
+        yield Problem(("fallback",), words, "parents, or connection.max_import_w and max_export_w", Severity.WARNING)
+
+
 SITE_RULES: Final[tuple[Rule, ...]] = (
     _one_device_to_an_address,
     _the_unit_is_shared,
     _devices_agree_on_their_line,
+    _chargers_agree_on_their_listener,
     _one_parent_to_a_name,
     _one_parent_dispatches,
     _fallback_within_static_limits,
+    _somebody_can_be_lost,
 )
 
 
@@ -295,6 +339,18 @@ def _silence_is_safe(device: DeviceSite, profile: Profile) -> Iterator[Problem]:
         yield Problem(("profile",), words, allowed, Severity.WARNING)
 
 
+def _chargers_have_a_password(device: DeviceSite, profile: Profile) -> Iterator[Problem]:
+    address = device.address
+    if (
+        isinstance(address, OcppConnector)
+        and address.password_env is None
+        and _host(address.listen_host) != "127.0.0.1"
+    ):
+        words = "is not given: whoever reaches the port can pass for this charger"
+        allowed = "the name of an environment variable that holds the charger's password"
+        yield Problem(("address", "password_env"), words, allowed, Severity.WARNING)
+
+
 DEVICE_RULES: Final[tuple[Rule, ...]] = (
     _driver_fits,
     _parameters_fit,
@@ -304,6 +360,7 @@ DEVICE_RULES: Final[tuple[Rule, ...]] = (
     _power_fits_the_kind,
     _reversion_can_be_set,
     _silence_is_safe,
+    _chargers_have_a_password,
 )
 
 

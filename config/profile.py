@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 from enum import StrEnum
-from typing import Annotated, ClassVar, Final, Literal
+from typing import Annotated, ClassVar, Final, Literal, TypeAlias
 
 from pydantic import Field
 
@@ -17,8 +17,13 @@ from config.findings import Problem, did_you_mean
 from config.strict import Flag, Name, NotNegative, Number, Positive, Rule, Strict, Whole
 from config.vocabulary import DeviceKind
 
-ADDRESSES: Final = ("modbus", "sunspec", "opcua", "mqtt")
-PROTOCOL_ADDRESSES: Final = {"modbus": ("modbus", "sunspec"), "opcua": ("opcua",), "mqtt": ("mqtt",)}
+ADDRESSES: Final = ("modbus", "sunspec", "opcua", "mqtt", "ocpp")
+PROTOCOL_ADDRESSES: Final = {
+    "modbus": ("modbus", "sunspec"),
+    "opcua": ("opcua",),
+    "mqtt": ("mqtt",),
+    "ocpp": ("ocpp",),
+}
 
 
 class Access(StrEnum):
@@ -179,6 +184,90 @@ class MqttAvailability(Strict):
     online: str = Field("true", description="the payload that means present; any other means absent")
 
 
+OcppMeasurand: TypeAlias = Literal[
+    "Current.Export",
+    "Current.Import",
+    "Current.Offered",
+    "Energy.Active.Export.Interval",
+    "Energy.Active.Export.Register",
+    "Energy.Active.Import.Interval",
+    "Energy.Active.Import.Register",
+    "Energy.Reactive.Export.Interval",
+    "Energy.Reactive.Export.Register",
+    "Energy.Reactive.Import.Interval",
+    "Energy.Reactive.Import.Register",
+    "Frequency",
+    "Power.Active.Export",
+    "Power.Active.Import",
+    "Power.Factor",
+    "Power.Offered",
+    "Power.Reactive.Export",
+    "Power.Reactive.Import",
+    "RPM",
+    "SoC",
+    "Temperature",
+    "Voltage",
+]
+"""Type Measurand of OCPP 1.6 edition 2, section 7."""
+
+OcppCommand: TypeAlias = Literal["limit_a", "limit_w", "limit_s", "clear_limit", "remote_start", "remote_stop"]
+
+
+def _one_kind_of_value(address: OcppAddress) -> Iterator[Problem]:
+    ways = {
+        "measurand": address.measurand is not None,
+        "status": address.status,
+        "transaction_energy": address.transaction_energy,
+        "command": address.command is not None,
+    }
+    given = [name for name, is_given in ways.items() if is_given]
+    if len(given) != 1:
+        words = f"has {' and '.join(given)}" if given else "says no value"
+        yield Problem((), f"{words}; a point has exactly one", ", ".join(ways))
+    for field in ("phase", "location", "while_idle"):
+        if address.measurand is None and getattr(address, field) != OcppAddress.model_fields[field].default:
+            yield Problem((field,), "is for a measurand")
+
+
+class OcppAddress(Strict):
+    """A value that a charger sends to its central system, or a command that it takes (OCPP 1.6).
+
+    A measurand is read in W, Wh, var, varh, A, V, Celsius or Percent, whatever multiple the charger sends. Without
+    `phase`, the value that names none is taken; of powers and energies else the sum over the phases.
+
+    The commands: `limit_a` and `limit_w` set a charging profile (amperes per phase or watts, whichever the charger
+    takes), that ends by itself after `limit_s` seconds; `clear_limit` removes it; `remote_start` and `remote_stop`
+    start and stop a transaction.
+    """
+
+    measurand: OcppMeasurand | None = Field(None, description="what of MeterValues is read")
+    phase: Literal["L1", "L2", "L3", "N", "L1-L2", "L2-L3", "L3-L1"] | None = Field(
+        None, description="of the measurand; L1 is also L1-N"
+    )
+    location: Literal["Body", "Cable", "EV", "Inlet", "Outlet"] = Field("Outlet", description="of the measurand")
+    while_idle: Number | None = Field(
+        None,
+        description="raw value that stands while the charger's status says that nothing is supplied and it sends no "
+        "MeterValues, as most do outside a transaction",
+    )
+    status: Flag = Field(False, description="the status of the connector, by its name in StatusNotification")
+    transaction_energy: Flag = Field(False, description="energy since the transaction began, in Wh")
+    command: OcppCommand | None = Field(None, description="what a write does")
+
+    rules: ClassVar[tuple[Rule, ...]] = (_one_kind_of_value,)
+
+
+class OcppSettings(Strict):
+    """What a kind of charger asks of its central system."""
+
+    running: Literal["tx_profile", "tx_default_profile"] = Field(
+        "tx_profile", description="purpose of the charging profile that limits a transaction while it runs"
+    )
+    configuration: dict[str, str] = Field(
+        default_factory=dict, description="further configuration keys that are set after each boot"
+    )
+
+
 def _one_address(point: PointProfile) -> Iterator[Problem]:
     given = [name for name in (*ADDRESSES, "sum") if getattr(point, name) is not None]
     if len(given) != 1:
@@ -209,13 +298,14 @@ class PointProfile(Strict):
     """
 
     modbus: RegisterAddress | None = Field(
-        None, description="address in Modbus registers; exactly one of the four is given"
+        None, description="address in Modbus registers; exactly one of the five is given"
     )
     sunspec: SunSpecAddress | None = Field(
-        None, description="address in a SunSpec model; exactly one of the four is given"
+        None, description="address in a SunSpec model; exactly one of the five is given"
     )
-    opcua: OpcUaAddress | None = Field(None, description="address of an OPC UA node; exactly one of the four is given")
-    mqtt: MqttAddress | None = Field(None, description="MQTT topics; exactly one of the four is given")
+    opcua: OpcUaAddress | None = Field(None, description="address of an OPC UA node; exactly one of the five is given")
+    mqtt: MqttAddress | None = Field(None, description="MQTT topics; exactly one of the five is given")
+    ocpp: OcppAddress | None = Field(None, description="value or command of OCPP; exactly one of the five is given")
     sum: Annotated[dict[Name, Number], Field(min_length=1)] | None = Field(
         None,
         description="in place of an address, over Modbus: points of this profile and the factor of each, whose values "
@@ -366,9 +456,14 @@ class Pace(Strict):
         "auto", description="single: function 6, multiple: function 16, auto: by the number of registers"
     )
     slow_poll_s: Positive = Field(2.0, description="period of the slow points")
-    publishing_interval_s: Positive = Field(0.1, description="OPC UA: how often the server sends what has changed")
+    publishing_interval_s: Positive = Field(
+        0.1,
+        description="OPC UA: how often the server sends what has changed; OCPP: whole seconds between meter values",
+    )
     silence_s: Positive = Field(
-        5.0, description="OPC UA and MQTT: without a sign of life for so long, the device is absent"
+        5.0,
+        description="OPC UA, MQTT and OCPP: without a sign of life for so long, the device is absent; the heartbeat "
+        "of an OCPP charger is set to half of it",
     )
 
 
@@ -453,8 +548,8 @@ class Profile(Strict):
     profile: Name = Field(description="the profile's name; the file is named the same")
     title: str = Field(description="what people call this kind of device")
     kind: DeviceKind = Field(description="what the device is to control")
-    protocol: Literal["modbus", "opcua", "mqtt"] = Field(
-        description="modbus, opcua or mqtt; every point is addressed by it"
+    protocol: Literal["modbus", "opcua", "mqtt", "ocpp"] = Field(
+        description="modbus, opcua, mqtt or ocpp; every point is addressed by it"
     )
     status: Literal["from_document", "verified_on_hardware"] = Field(
         "from_document", description="whether it was tried on a real device"
@@ -467,6 +562,7 @@ class Profile(Strict):
     availability: MqttAvailability | None = Field(
         None, description="where it says whether it is there; for protocol mqtt"
     )
+    ocpp: OcppSettings = Field(OcppSettings(), description="for protocol ocpp")
     points: Annotated[dict[Name, PointProfile], Field(min_length=1)] = Field(description="the points by name")
     control: Control | None = Field(None, description="how a setpoint is written; null: it cannot be controlled")
     on_silence: OnSilence = Field(OnSilence(behaviour="hold"), description="what the device does when nobody writes")

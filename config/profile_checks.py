@@ -41,6 +41,7 @@ REQUIRED_POINTS: Final = {
     DeviceKind.CHARGER: (POWER_W, CHARGING_STATE),
     DeviceKind.RELAY: (),
 }
+_OCPP_SETPOINT: Final = ("limit_a", "limit_w", "limit_s")
 _FLOATS: Final = (RegisterType.FLOAT32, RegisterType.FLOAT64)
 _PLACEHOLDER: Final = re.compile(r"\{([a-z][a-z0-9_]*)\}")
 
@@ -182,6 +183,9 @@ def _where(point: PointProfile) -> tuple[object, ...]:
         return ("sunspec", point.sunspec.models, point.sunspec.point, point.sunspec.block)
     if point.opcua is not None:
         return ("opcua", point.opcua.namespace, point.opcua.identifier, point.opcua.path)
+    if point.ocpp is not None:
+        address = point.ocpp
+        return ("ocpp", address.measurand, address.phase, address.location, address.status, address.transaction_energy)
     return ("mqtt", point.mqtt.topic, point.mqtt.json_path) if point.mqtt is not None else ()
 
 
@@ -224,6 +228,30 @@ def _points_are_readable(profile: Profile) -> Iterator[Problem]:
                     yield Problem(path, words, see=("points", name))
 
 
+def _ocpp_is_for_ocpp(profile: Profile) -> Iterator[Problem]:
+    if profile.protocol != "ocpp" and profile.ocpp.model_fields_set:
+        yield Problem(("ocpp",), f"is for protocol ocpp, not {profile.protocol}")
+
+
+def _ocpp_setpoints_are_limits(profile: Profile) -> Iterator[Problem]:
+    if profile.protocol != "ocpp" or profile.control is None:
+        return
+    given: set[str] = set()
+    for sequence, allowed in (("writes", _OCPP_SETPOINT), ("rest", (*_OCPP_SETPOINT, "clear_limit"))):
+        for at, write in enumerate(getattr(profile.control, sequence)):
+            point, path = profile.points.get(write.point), ("control", sequence, at, "point")
+            command = point.ocpp.command if point is not None and point.ocpp is not None else None
+            if command is not None and command not in allowed:
+                yield Problem(path, f"{command} is no part of a setpoint", ", ".join(allowed))
+            if sequence == "writes" and command is not None:
+                given.add(command)
+                if write.quantity is None or write.when_changed or write.skip_when_idle:
+                    words = "a charging profile is sent whole, so each of its writes has a quantity and no condition"
+                    yield Problem(path[:-1], words)
+    if given and not given & {"limit_a", "limit_w"}:
+        yield Problem(("control", "writes"), "sets no limit", "a point with command limit_a or limit_w")
+
+
 PROFILE_RULES: Final[tuple[Rule, ...]] = (
     _required_points,
     _power_is_polled_fast,
@@ -236,6 +264,8 @@ PROFILE_RULES: Final[tuple[Rule, ...]] = (
     _sums_have_parts,
     _parameters_are_used,
     _points_are_readable,
+    _ocpp_is_for_ocpp,
+    _ocpp_setpoints_are_limits,
 )
 
 
@@ -260,6 +290,11 @@ def _access_has_a_way(name: str, point: PointProfile) -> Iterator[Problem]:
         yield Problem(("mqtt", "topic"), f"is required for access {point.access}")
     if point.mqtt is not None and Access.W in point.access and point.mqtt.command_topic is None:
         yield Problem(("mqtt", "command_topic"), f"is required for access {point.access}")
+    if point.ocpp is not None and known(point, "ocpp"):
+        allowed = Access.R if point.ocpp.command is None else Access.W
+        if point.access is not allowed:
+            words = "a charger's value cannot be written" if allowed is Access.R else "a command cannot be read"
+            yield Problem(("access",), words, allowed)
 
 
 def _charging_states_are_letters(name: str, point: PointProfile) -> Iterator[Problem]:
@@ -269,7 +304,8 @@ def _charging_states_are_letters(name: str, point: PointProfile) -> Iterator[Pro
     for raw, meaning in (point.values or {}).items():
         if meaning not in list(ChargingState):
             yield Problem(("values", raw), f"'{meaning}' is not a charging state of IEC 61851", letters)
-    if point.values is None and point.modbus is not None and point.modbus.type is not RegisterType.STRING:
+    by_number = point.modbus is not None and point.modbus.type is not RegisterType.STRING
+    if point.values is None and (by_number or point.ocpp is not None):
         yield Problem(("values",), "is required: a charging state is a letter", letters)
 
 
@@ -293,6 +329,8 @@ def _raw_kind(point: PointProfile) -> tuple[bool, bool, str]:
         return point.opcua.type == "string", False, point.opcua.type
     if point.mqtt is not None:
         return False, False, point.mqtt.type
+    if point.ocpp is not None:
+        return point.ocpp.status, not point.ocpp.status, "a status" if point.ocpp.status else "a measurand"
     return False, False, "a SunSpec enumeration"
 
 

@@ -33,6 +33,7 @@ _TERMS: Final = {
     "SunSpec": "SunSpec",
     "OpcUa": "OPC UA",
     "Mqtt": "MQTT",
+    "Ocpp": "OCPP",
     "Tls": "TLS",
     "Tcp": "TCP",
     "Rtu": "RTU",

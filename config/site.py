@@ -113,8 +113,41 @@ class MqttDevice(MqttBroker):
     )
 
 
+class ListenerTls(Strict):
+    """TLS of a port at which chargers call; files are PEM."""
+
+    cert_file: str = Field(description="our certificate, with those of its issuers behind it")
+    key_file: str = Field(description="the key of our certificate")
+
+
+class OcppConnector(Strict):
+    """A connector of a charger that calls us by OCPP 1.6J, at `ws://HOST:PORT/ANY/PATH/CHARGE_POINT`.
+
+    Chargers with the same `listen_host` and `listen_port` call at the same listener, with one `tls`; connectors with
+    the same `charge_point` share its connection, password and id tags.
+    """
+
+    driver: Literal["ocpp"] = Field(description="chooses the protocol")
+    listen_host: Host = Field("0.0.0.0", description="our address at which chargers call; 0.0.0.0 for all we have")
+    listen_port: Annotated[int, Field(strict=True, ge=0, le=65535)] = Field(
+        description="TCP port at which chargers call; 0 for any that is free"
+    )
+    charge_point: Annotated[str, Field(pattern=r"^[^\s/:?#%]{1,48}$")] = Field(
+        description="identity of the charger: the end of the address that it calls, and its user name"
+    )
+    connector: Annotated[int, Field(strict=True, ge=1, le=255)] = Field(1, description="which of its connectors")
+    password_env: str | None = Field(
+        None, description="environment variable that holds the charger's password (security profiles 1 and 2)"
+    )
+    id_tags: tuple[str, ...] | None = Field(
+        None, description="who may start a transaction at the charger; null for everybody"
+    )
+    tls: ListenerTls | None = Field(None, description="encrypts the connections (security profile 2); default plain")
+
+
 Address = Annotated[
-    ModbusTcpAddress | ModbusRtuAddress | ModbusRtuTcpAddress | OpcUaServer | MqttDevice, Field(discriminator="driver")
+    ModbusTcpAddress | ModbusRtuAddress | ModbusRtuTcpAddress | OpcUaServer | MqttDevice | OcppConnector,
+    Field(discriminator="driver"),
 ]
 
 

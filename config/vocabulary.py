@@ -7,7 +7,7 @@ injected clock, never wall-clock time.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from enum import Enum, IntEnum, StrEnum
 from typing import Final, NamedTuple, Protocol, TypeAlias
 
@@ -35,6 +35,28 @@ class Sample(NamedTuple):
     value: SampleValue
     quality: Quality
     measured_s: float
+
+
+class SampleLayer(Mapping[str, Sample]):
+    """Samples of points that are always measured together, which may be decoded when they are asked for.
+
+    `names` are the points, the same object for each measurement of them, so that a newer layer is known to replace an
+    older one without a look at either.
+    """
+
+    __slots__ = ("names",)
+
+    def __init__(self, names: frozenset[str]) -> None:
+        self.names = names
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self.names)
+
+    def __len__(self) -> int:
+        return len(self.names)
+
+    def __contains__(self, name: object) -> bool:
+        return name in self.names
 
 
 class Absent(Enum):
@@ -129,7 +151,10 @@ class FieldSink(Protocol):
     """Where drivers deliver: the gateway's side of the process image. Every call returns at once and never raises."""
 
     def samples(self, device: str, samples: Mapping[str, Sample]) -> None:
-        """Newest samples by point name; points that are not named keep their last sample."""
+        """Newest samples by point name; points that are not named keep their last sample.
+
+        What is given is never changed afterwards and may be kept.
+        """
 
     def write_result(self, result: WriteResult) -> None:
         """The fate of a setpoint given to `Driver.write`; exactly one for each."""

@@ -138,7 +138,7 @@ def _bytes(path: FilePath) -> bytes:
         raise _UnreadableError("does not exist") from None
     except OSError as error:
         raise _UnreadableError(f"cannot be read: {error.strerror}") from None
-    except ValueError as error:
+    except ValueError:
         raise _UnreadableError("cannot be read: its name is no file name") from None
     if len(raw) > MAX_BYTES:
         raise _UnreadableError(f"is {max(size, len(raw)):,} bytes long; at most {MAX_BYTES:,} are read")

@@ -7,18 +7,21 @@ to the device's resolution; every other quantity is exact here and rounded where
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING, Final, NamedTuple, assert_never
+from typing import TYPE_CHECKING, Final, NamedTuple, TypeAlias, assert_never
 
 from config.profile import ByDirection, CommandQuantity
 from drivers.encoding import Rounding, round_raw
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
 
     from config.profile import Control, ControlWrite
     from drivers.binding import DeviceBinding
 
 _TOLERANCE: Final = 1e-9
+
+ValueOf: TypeAlias = "Callable[[float, int, int], float]"
+"""What one write sends for a resolved power (load convention), its direction, and the counter of the sequence."""
 
 
 class Command(NamedTuple):
@@ -69,33 +72,34 @@ def current_a(control: Control, power_w: float, binding: DeviceBinding) -> float
 def _commands(
     control: Control, writes: Sequence[ControlWrite], power_w: float, binding: DeviceBinding, counter: int
 ) -> tuple[Command, ...]:
-    direction = _direction(control, power_w, binding)
+    direction = direction_of(control, power_w, binding)
     commands: list[Command] = []
     for write in writes:
         if write.skip_when_idle and direction == 0:
             continue
-        value = _value(write, control, power_w, direction, binding, counter)
+        value = value_of(write, control, binding)(power_w, direction, counter)
         gate = bool(commands) and write.quantity is None
         commands.append(Command(write.point, value, write.when_changed, gate))
     return tuple(commands)
 
 
-def _direction(control: Control, power_w: float, binding: DeviceBinding) -> int:
+def direction_of(control: Control, power_w: float, binding: DeviceBinding) -> int:
     """1 charging, 0 idle, -1 discharging, of what is left after rounding: 5 A asked of a charger is a pause."""
     if any(write.quantity is CommandQuantity.CURRENT_A for write in control.writes):
         return int(current_a(control, power_w, binding) > 0)
     return (power_w > 0) - (power_w < 0)
 
 
-def _value(
-    write: ControlWrite, control: Control, power_w: float, direction: int, binding: DeviceBinding, counter: int
-) -> float:
+def value_of(write: ControlWrite, control: Control, binding: DeviceBinding) -> ValueOf:
+    """How a write's value follows from the setpoint, worked out once for a device."""
     if write.value is not None:
-        return write.value
+        constant = write.value
+        return lambda power_w, direction, counter: constant
     if write.by_direction is not None:
-        return _mode(write.by_direction, direction)
+        modes = write.by_direction
+        return lambda power_w, direction, counter: _mode(modes, direction)
     assert write.quantity is not None  # the schema: exactly one of the three
-    return _quantity(write.quantity, control, power_w, binding, counter)
+    return _quantity_of(write.quantity, control, binding)
 
 
 def _mode(modes: ByDirection, direction: int) -> float:
@@ -106,29 +110,27 @@ def _mode(modes: ByDirection, direction: int) -> float:
     return modes.idle
 
 
-def _quantity(
-    quantity: CommandQuantity, control: Control, power_w: float, binding: DeviceBinding, counter: int
-) -> float:
+def _quantity_of(quantity: CommandQuantity, control: Control, binding: DeviceBinding) -> ValueOf:
     match quantity:
         case CommandQuantity.POWER_W:
-            return power_w
+            return lambda power_w, direction, counter: power_w
         case CommandQuantity.GENERATION_W:
-            return -power_w
+            return lambda power_w, direction, counter: -power_w
         case CommandQuantity.CHARGE_W:
-            return max(power_w, 0.0)
+            return lambda power_w, direction, counter: max(power_w, 0.0)
         case CommandQuantity.DISCHARGE_W:
-            return max(-power_w, 0.0)
+            return lambda power_w, direction, counter: max(-power_w, 0.0)
         case CommandQuantity.MAGNITUDE_W:
-            return abs(power_w)
+            return lambda power_w, direction, counter: abs(power_w)
         case CommandQuantity.GENERATION_PU:
-            return max(-power_w, 0.0) / binding.rating_w
+            return lambda power_w, direction, counter: max(-power_w, 0.0) / binding.rating_w
         case CommandQuantity.POWER_PU:
-            return power_w / binding.rating_w
+            return lambda power_w, direction, counter: power_w / binding.rating_w
         case CommandQuantity.CURRENT_A:
-            return current_a(control, power_w, binding)
+            return lambda power_w, direction, counter: current_a(control, power_w, binding)
         case CommandQuantity.REVERSION_S:
-            return binding.reversion_s or 0.0
+            return lambda power_w, direction, counter: binding.reversion_s or 0.0
         case CommandQuantity.COUNTER:
-            return float(counter)
+            return lambda power_w, direction, counter: float(counter)
         case _:
             assert_never(quantity)

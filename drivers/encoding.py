@@ -140,12 +140,13 @@ _LAYOUTS: Final = {
 class RegisterCodec(ValueCodec):
     """A number in big-endian registers."""
 
-    __slots__ = ("_layout", "_packer", "format", "registers")
+    __slots__ = ("_layout", "_limits", "_packer", "format", "registers")
 
     def __init__(self, point: PointProfile, kind: RegisterType, invalid: Iterable[float] | None = None) -> None:
         layout = _LAYOUTS[kind]
         super().__init__(point, [_signed(value, layout) for value in (point.invalid if invalid is None else invalid)])
         self._layout = layout
+        self._limits = whole_limits(layout.bits, layout.signed) if layout.bits else (0, 0)
         self._packer = struct.Struct(f">{layout.format}")
         self.registers = self._packer.size // 2
         self.format = layout.format
@@ -162,7 +163,7 @@ class RegisterCodec(ValueCodec):
 
     def _pack_whole(self, value: float, rounding: Rounding) -> bytes:
         raw = self.raw(value, rounding)
-        low, high = whole_limits(self._layout.bits, self._layout.signed)
+        low, high = self._limits
         if not low <= raw <= high:
             raise EncodeError(f"{value:g} would be sent as {raw}, outside {low} to {high}")
         return self._packer.pack(raw)

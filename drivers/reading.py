@@ -1,4 +1,4 @@
-"""Raw values that carry their own type (OPC UA, MQTT), between what came over the wire and a point's value."""
+"""Raw values that carry their own type (OPC UA, MQTT, OCPP), between what came over the wire and a point's value."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ class TypedCodec:
             return self._enumeration[raw.strip()]
         if self._text:
             return raw if isinstance(raw, str) and len(raw) <= _LONGEST_TEXT else None
-        number = _number(raw)
+        number = decimal_number(raw)
         return None if number is None else self._codec.decode(number)
 
     def encode_whole(self, value: float) -> int:
@@ -46,7 +46,8 @@ class TypedCodec:
         return round(self._codec.raw_float(value), 9)
 
 
-def _number(raw: object) -> float | None:
+def decimal_number(raw: object) -> float | None:
+    """A number, a truth value or a decimal numeral as a finite number; None if it is none of these. Never raises."""
     if isinstance(raw, str):
         text = raw.strip()
         if len(text) > _LONGEST_NUMBER or not _NUMBER.fullmatch(text):

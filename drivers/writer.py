@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import math
 from collections.abc import Callable, Sequence
+from contextlib import nullcontext
 from itertools import pairwise
 from typing import TYPE_CHECKING, Final, NamedTuple, TypeAlias
 
@@ -14,6 +15,7 @@ from drivers.encoding import EncodeError
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Iterator
+    from contextlib import AbstractAsyncContextManager
 
     from config.vocabulary import Clock, FieldSink
     from drivers.binding import DeviceBinding
@@ -125,22 +127,31 @@ class DeviceWriter:
         """The driver ends: nothing that waits will go out."""
         self._drop_pending(Outcome(WriteStatus.EXPIRED, "the driver stopped before it went out"))
 
-    async def serve(self, send: Send) -> None:
-        """Send what there is and what comes, until cancelled; `ConnectionBroken` as `send` raises it."""
+    async def serve(self, send: Send, turn: AbstractAsyncContextManager[object] | None = None) -> None:
+        """Send what there is and what comes, until cancelled; `ConnectionBroken` as `send` raises it.
+
+        `turn` is entered before it is decided what goes out, and left when that is answered: for a connection that
+        takes one request at a time from several askers.
+        """
         self.repeat()
         try:
             while True:
                 self._wake.clear()
-                if self._rest is not None:
-                    await self._send_rest(send)
-                elif self._pending is not None:
-                    await self._send_pending(send)
-                elif self._repeat:
-                    await self._send_current(send)
-                else:
+                if self._rest is None and self._pending is None and not self._repeat:
                     await self._wake.wait()
+                    continue
+                async with turn or nullcontext():
+                    await self._send_next(send)
         finally:
             self._rest_is_done()
+
+    async def _send_next(self, send: Send) -> None:
+        if self._rest is not None:
+            await self._send_rest(send)
+        elif self._pending is not None:
+            await self._send_pending(send)
+        elif self._repeat:
+            await self._send_current(send)
 
     async def _send_pending(self, send: Send) -> None:
         setpoint = self._pending

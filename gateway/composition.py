@@ -9,7 +9,7 @@ from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 
 from config.profile import Profile
-from config.site import Address, ModbusTcpAddress, MqttDevice, OpcUaServer, Site
+from config.site import Address, ModbusAddress, MqttDevice, OcppConnector, OpcUaServer, Site
 from config.vocabulary import Clock, FieldSink
 from drivers.binding import DeviceBinding
 from drivers.driver import Driver
@@ -46,14 +46,19 @@ def link_name(address: Address) -> str:
     """The endpoint that makes a link; equal for devices that share one."""
     if isinstance(address, OpcUaServer):
         return address.url.rstrip("/")
-    scheme = "modbus" if isinstance(address, ModbusTcpAddress) else "mqtt"
-    user = f"{address.username}@" if isinstance(address, MqttDevice) and address.username else ""
-    return f"{scheme}://{user}{address.host}:{address.port}"
+    if isinstance(address, MqttDevice):
+        user = f"{address.username}@" if address.username else ""
+        return f"mqtt://{user}{address.host}:{address.port}"
+    if isinstance(address, OcppConnector):
+        return f"ocpp://{address.listen_host}:{address.listen_port}"
+    from drivers.modbus.endpoint import endpoint_name
+
+    return endpoint_name(address)
 
 
 def _driver(name: str, bindings: list[DeviceBinding], sink: FieldSink, clock: Clock) -> Driver:
     address = bindings[0].address
-    if isinstance(address, ModbusTcpAddress):
+    if isinstance(address, ModbusAddress):
         from drivers.modbus.driver import ModbusDriver
 
         return ModbusDriver(name, bindings, sink, clock)
@@ -61,6 +66,10 @@ def _driver(name: str, bindings: list[DeviceBinding], sink: FieldSink, clock: Cl
         from drivers.opcua.driver import OpcUaDriver
 
         return OpcUaDriver(name, bindings, sink, clock)
+    if isinstance(address, OcppConnector):
+        from drivers.ocpp.driver import OcppDriver
+
+        return OcppDriver(name, bindings, sink, clock)
     from drivers.mqtt.driver import MqttDriver
 
     return MqttDriver(name, bindings, sink, clock)
@@ -69,7 +78,7 @@ def _driver(name: str, bindings: list[DeviceBinding], sink: FieldSink, clock: Cl
 @asynccontextmanager
 async def open_inspector(profile: Profile, address: Address, clock: Clock) -> AsyncIterator[Inspector]:
     """Look at one device by hand, over a connection of its own; raises InspectionFailed where there is none."""
-    if isinstance(address, ModbusTcpAddress):
+    if isinstance(address, ModbusAddress):
         from drivers.modbus.inspection import ModbusInspector, modbus_line
 
         async with modbus_line(address, profile.pace.connect_pause_s, profile.pace.request_gap_s) as line:
@@ -79,6 +88,11 @@ async def open_inspector(profile: Profile, address: Address, clock: Clock) -> As
 
         async with opcua_inspector(profile, address, clock) as inspector:
             yield inspector
+    elif isinstance(address, OcppConnector):
+        from drivers.ocpp.inspection import ocpp_inspector
+
+        async with ocpp_inspector(profile, address, clock) as inspector:
+            yield inspector
     else:
         from drivers.mqtt.inspection import mqtt_inspector
 
@@ -87,7 +101,7 @@ async def open_inspector(profile: Profile, address: Address, clock: Clock) -> As
 
 
 @asynccontextmanager
-async def open_prober(address: ModbusTcpAddress, clock: Clock, timeout_s: float) -> AsyncIterator[Prober]:
+async def open_prober(address: ModbusAddress, clock: Clock, timeout_s: float) -> AsyncIterator[Prober]:
     """Look for the units behind a Modbus address, whose own unit does not matter."""
     from drivers.modbus.inspection import modbus_line
     from drivers.modbus.prober import ModbusProber

@@ -8,8 +8,11 @@ import os
 import queue
 import threading
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, Final
+
+import structlog
 
 from config.vocabulary import Clock, UtcClock
 from gateway.orders.book import utc_text
@@ -51,13 +54,22 @@ class Journal:
         """Queue one entry and the orders that survive a restart; `done` runs in the loop after fsync."""
         self._queue.put((self._entry(event, fields), orders, done))
 
-    def stored_orders(self) -> dict[str, Any]:
-        """What the last run held; empty where there is nothing readable."""
+    def stored_orders(self) -> tuple[dict[str, Any], str]:
+        """What the last run held, and an empty text; or nothing, and why it cannot be read.
+
+        A file that cannot be read is put aside as `orders.bad.json`, so that it can be looked at.
+        """
         try:
             stored = json.loads(self._state_path.read_bytes())
-        except (OSError, ValueError):
-            return {}
-        return stored if isinstance(stored, dict) else {}
+            if not isinstance(stored, dict):
+                raise ValueError("not a JSON object")
+        except FileNotFoundError:
+            return {}, ""
+        except (OSError, ValueError) as error:
+            with suppress(OSError):
+                self._state_path.replace(self._state_path.with_suffix(".bad.json"))
+            return {}, f"{self._state_path}: {error}"
+        return stored, ""
 
     async def close(self) -> None:
         """Write what is queued and end the thread."""
@@ -98,10 +110,17 @@ class Journal:
                     os.fsync(file.fileno())
             if orders is not None:
                 self._replace_state(json.dumps(orders))
-            self.failure = ""
+            failure = ""
         except OSError as error:
             self.dropped += text.count("\n")
-            self.failure = f"not journalled: {error.strerror or error}"
+            failure = f"not journalled: {error.strerror or error}"
+        if failure != self.failure:
+            log = structlog.get_logger()
+            if failure:
+                log.error("the journal cannot be written; control goes on", path=str(self.path), reason=failure)
+            else:
+                log.info("the journal can be written again", dropped=self.dropped)
+        self.failure = failure
 
     def _replace_state(self, text: str) -> None:
         """Atomic: after a crash the file is the old one or the new one."""

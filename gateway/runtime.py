@@ -9,7 +9,7 @@ import random
 import time
 from collections.abc import Callable, Mapping
 from contextlib import AsyncExitStack
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Final
 
@@ -23,7 +23,7 @@ from config.vocabulary import Clock, UtcClock
 from drivers.backoff import Backoff
 from drivers.driver import Driver
 from gateway.composition import build_drivers
-from gateway.control.model import build_site_model
+from gateway.control.model import SiteModel, build_site_model
 from gateway.cycle import ControlCycle, CycleReport
 from gateway.image import ImageInbox
 from gateway.journal import Journal
@@ -33,6 +33,7 @@ from gateway.orders.desk import OrderDesk
 from gateway.parent.aggregate import compliance, offer, telemetry
 from gateway.parent.mqtt_parent import MqttParent
 from gateway.snapshot import ProcessUse, snapshot
+from gateway.state_directory import SOCKET_NAME
 from gateway.twin_world import TwinWorld
 from gateway.writer import WritePace, Writer
 
@@ -50,7 +51,10 @@ SETTLED_S: Final = 15.0
 
 @dataclass(frozen=True, slots=True)
 class RunOptions:
-    """How a site is run. `addresses` replace those of the site file, for twins and their ports."""
+    """How a site is run. `addresses` replace those of the site file, for twins and their ports.
+
+    `broker` replaces the parents' brokers, `spare_broker` serves those that the site file gives none.
+    """
 
     site: Site
     profiles: Mapping[str, Profile]
@@ -59,6 +63,7 @@ class RunOptions:
     twins: frozenset[str] = frozenset()
     twin_world: tuple[str, int] | None = None
     broker: MqttBroker | None = None
+    spare_broker: MqttBroker | None = None
     observe: bool = False
     allow_real_writes: bool = False
     trace: bool = False
@@ -71,8 +76,8 @@ class Runtime:
     def __init__(self, options: RunOptions, clock: Clock = time.monotonic, utc: UtcClock = time.time) -> None:
         self.options, self.clock, self.utc = options, clock, utc
         site = options.site
-        self.model = build_site_model(
-            site, options.profiles, options.twins, on_bench=bool(options.twins), lags=options.lags
+        self.model = self._with_what_may_be_written(
+            build_site_model(site, options.profiles, options.twins, on_bench=bool(options.twins), lags=options.lags)
         )
         self.journal = Journal(options.directory, clock, utc)
         self.inbox = ImageInbox(self._write_result, self._transition)
@@ -117,6 +122,17 @@ class Runtime:
             name: self.options.addresses.get(name, device.address) for name, device in self.options.site.devices.items()
         }
 
+    def _with_what_may_be_written(self, model: SiteModel) -> SiteModel:
+        """The model in which a device that will not be written takes no share: others would count on it.
+
+        Observing decides as if it wrote, to show what it would do; a gateway without leave acts on what it decides.
+        """
+        options = self.options
+        if options.observe or options.allow_real_writes:
+            return model
+        devices = (replace(one, controllable=one.controllable and one.name in options.twins) for one in model.devices)
+        return replace(model, devices=tuple(devices))
+
     def _writable(self) -> dict[str, bool]:
         """Twins may be written; real devices only by leave; neither while observing nor where the site file says no."""
         options = self.options
@@ -139,7 +155,7 @@ class Runtime:
 
     def _parent(self, name: str) -> MqttParent:
         parent = next(item for item in self.options.site.parents if item.name == name)
-        broker = self.options.broker if self.options.broker is not None else parent.broker
+        broker = self.options.broker or parent.broker or self.options.spare_broker
         if broker is None:
             raise ValueError(f"parents.{name}.broker is required; only the demo brings its own broker")
         return MqttParent(
@@ -160,7 +176,7 @@ class Runtime:
         async with AsyncExitStack() as stack:
             stack.push_async_callback(self.journal.close)
             await stack.enter_async_context(
-                local_socket(self.options.directory / "control.sock", self._answer, self.snapshot)
+                local_socket(self.options.directory / SOCKET_NAME, self._answer, self.snapshot)
             )
             async with asyncio.TaskGroup() as group:
                 links = [
@@ -314,7 +330,8 @@ class Runtime:
         image = self.cycle.image
         if not self.parents or image is None:
             return
-        regulated = report.orders.regulation is not None
+        regulation = report.orders.regulation
+        regulated = regulation is not None and now_s - regulation.received_s <= regulation.lost_after_s
         complies = compliance(report.decision).state
         if regulated or complies != self._compliance_told or now_s >= self._telemetry_due_s:
             self._telemetry_due_s, self._compliance_told = now_s + TELEMETRY_S, complies
@@ -352,7 +369,11 @@ class Runtime:
                 for name, device in site.devices.items()
             },
         )
-        for problem in self.book.restore(self.journal.stored_orders()):
+        stored, unreadable = self.journal.stored_orders()
+        if unreadable:
+            self._log.error("stored orders cannot be read and are put aside; nothing is in force", reason=unreadable)
+            self.journal.record("store", problem=unreadable)
+        for problem in self.book.restore(stored):
             self._log.warning("a stored order is left behind", reason=problem)
 
     def _end_journal(self) -> None:

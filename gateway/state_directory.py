@@ -7,6 +7,11 @@ import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Final
+
+SOCKET_NAME: Final = "control.sock"
+LONGEST_SOCKET_PATH: Final = 107
+"""Bytes in the path of a Unix socket, unix(7): sun_path has 108 with its end."""
 
 
 class SiteHeldError(Exception):
@@ -28,6 +33,9 @@ def held_state_directory(path: Path) -> Iterator[Path]:
 
     The lock is the kernel's and dies with the process, so that a killed gateway leaves none behind.
     """
+    if len(os.fsencode(path / SOCKET_NAME)) > LONGEST_SOCKET_PATH:
+        most = LONGEST_SOCKET_PATH - len(SOCKET_NAME) - 1
+        raise SiteHeldError(f"{path}: too long for a local socket; at most {most} bytes are allowed")
     try:
         path.mkdir(parents=True, exist_ok=True)
         file = (path / "lock").open("a+", encoding="ascii")

@@ -23,6 +23,9 @@ class WritePace:
     refresh_s: float = 10.0
 
 
+_ANY_PACE: Final = WritePace()
+
+
 @dataclass(slots=True)
 class _Written:
     asked_w: float | None = None
@@ -67,61 +70,57 @@ class Writer:
         if self.observe:
             return 0
         now_s = self.clock()
+        expires_s, side = now_s + self.life_s, decision.side
+        priority = WritePriority.FAIL_SAFE if "fallback" in decision.binding else WritePriority.SETPOINT
         relieving: list[Setpoint] = []
         others: list[Setpoint] = []
-        for setpoint in decision.setpoints:
-            known = self._devices.setdefault(setpoint.device, _Written())
-            if not self._due(setpoint.device, known, setpoint.power_w, now_s):
+        for device, power_w, cause in decision.setpoints:
+            known = self._known(device)
+            if not self._due(device, known, power_w, now_s):
                 continue
             self._sequence += 1
-            write = Setpoint(
-                setpoint.device,
-                setpoint.power_w,
-                setpoint.cause,
-                now_s + self.life_s,
-                self._sequence,
-                WritePriority.FAIL_SAFE if "fallback" in decision.binding else WritePriority.SETPOINT,
-            )
-            (relieving if _relieves(decision.side, known.asked_w, setpoint.power_w) else others).append(write)
+            write = Setpoint(device, power_w, cause, expires_s, self._sequence, priority)
+            (relieving if _relieves(side, known.asked_w, power_w) else others).append(write)
         self._relieving.update(write.sequence for write in relieving)
         writes = [*relieving, *others]
         if order_ids:
             self._batches.append(_Batch(order_ids, {write.sequence for write in writes}, now_s))
         self._forget_waiting()
         for write in relieving:
-            self._send(write)
-        if self._relieving and decision.side in ("upper", "lower"):
+            self._send(write, now_s)
+        if self._relieving and side in ("upper", "lower"):
             self._waiting = others
         else:
             for write in others:
-                self._send(write)
+                self._send(write, now_s)
         self._close_batches()
         return len(writes)
 
     def result(self, result: WriteResult) -> None:
         """The fate of a write."""
-        known = self._devices.setdefault(result.device, _Written())
         if result.status is WriteStatus.ACKNOWLEDGED:
             self.acknowledged += 1
             if self.first_acknowledged_s is None:
                 self.first_acknowledged_s = result.at_s
         elif result.status is not WriteStatus.SUPERSEDED:
             self.failed += 1
+            known = self._known(result.device)
             if result.sequence == known.sequence:
                 known.retry_at_s = result.at_s + (RETRY_S if result.status is WriteStatus.REFUSED else 0.0)
         self._settle(result.sequence, result.at_s)
         self._relieving.discard(result.sequence)
         if not self._relieving and self._waiting:
             waiting, self._waiting = self._waiting, []
+            now_s = self.clock()
             for write in waiting:
-                self._send(write)
+                self._send(write, now_s)
 
     def device_returned(self, device: str) -> None:
         """A device that was away gets the present setpoint with the next cycle, whatever it was told before."""
         self._devices.pop(device, None)
 
     def _due(self, device: str, known: _Written, power_w: float, now_s: float) -> bool:
-        pace = self.paces.get(device, WritePace())
+        pace = self.paces.get(device, _ANY_PACE)
         if known.asked_w is None:
             return True
         since_s = now_s - known.sent_s
@@ -132,14 +131,18 @@ class Writer:
         changed = abs(power_w - known.asked_w) > pace.deadband_w
         return changed or since_s >= pace.refresh_s
 
-    def _send(self, write: Setpoint) -> None:
-        known = self._devices.setdefault(write.device, _Written())
-        known.asked_w, known.sent_s, known.sequence, known.retry_at_s = (
-            write.power_w,
-            self.clock(),
-            write.sequence,
-            None,
-        )
+    def _known(self, device: str) -> _Written:
+        known = self._devices.get(device)
+        if known is None:
+            known = self._devices[device] = _Written()
+        return known
+
+    def _send(self, write: Setpoint, now_s: float) -> None:
+        known = self._known(write.device)
+        known.asked_w = write.power_w
+        known.sent_s = now_s
+        known.sequence = write.sequence
+        known.retry_at_s = None
         self.drivers[write.device].write(write)
 
     def _forget_waiting(self) -> None:
@@ -149,11 +152,14 @@ class Writer:
         self._waiting = []
 
     def _settle(self, sequence: int, at_s: float) -> None:
+        done = False
         for batch in self._batches:
             if sequence in batch.open:
                 batch.open.discard(sequence)
                 batch.last_s = max(batch.last_s, at_s)
-        self._close_batches()
+                done = done or not batch.open
+        if done:
+            self._close_batches()
 
     def _close_batches(self) -> None:
         done = [batch for batch in self._batches if not batch.open]

@@ -9,9 +9,18 @@ from contextlib import AsyncExitStack
 from typing import TYPE_CHECKING, Any, Final, Literal, TypeAlias
 from urllib.parse import urlsplit
 
-from config.site import DeviceSite, ModbusTcpAddress, MqttDevice, OpcUaServer, Site
+from config.site import (
+    DeviceSite,
+    ModbusRtuAddress,
+    ModbusRtuTcpAddress,
+    ModbusTcpAddress,
+    MqttDevice,
+    OpcUaServer,
+    Site,
+)
 from config.vocabulary import Clock, DeviceKind
-from sim_devices.modbus import ModbusTwin, start_modbus_twin
+from sim_devices.line_endpoints import LineEndpoints
+from sim_devices.modbus import ModbusTwin, make_unit, start_modbus_twin
 from sim_devices.models import BatteryModel, ChargerModel
 from sim_devices.physics import SitePhysics
 
@@ -31,7 +40,9 @@ KIND_BY_PROFILE: Final[Mapping[str, DeviceKind]] = {
 """The profiles that have a twin."""
 
 DRIVER_BY_PROFILE: Final[Mapping[str, str]] = {"opcua_battery": "opcua", "goe_charger": "mqtt"}
-"""The protocol of a profile's twin, where it isn't Modbus TCP."""
+"""The protocol of a profile's twin, where it isn't Modbus."""
+
+MODBUS_DRIVERS: Final = ("modbus_tcp", "modbus_rtu", "modbus_rtu_tcp")
 
 LOOPBACK: Final = "127.0.0.1"
 
@@ -50,8 +61,9 @@ def twin_kinds(site: Site, names: Sequence[str] | None) -> dict[str, DeviceKind]
             faults.append(f"{name}: the site has no such device; it has {', '.join(site.devices)}")
         elif device.profile not in KIND_BY_PROFILE:
             faults.append(f"{name}: no twin for profile {device.profile}; there are {', '.join(KIND_BY_PROFILE)}")
-        elif (driver := DRIVER_BY_PROFILE.get(device.profile, "modbus_tcp")) != device.address.driver:
-            faults.append(f"{name}: the twin of profile {device.profile} speaks {driver}, not {device.address.driver}")
+        elif device.address.driver not in (drivers := _drivers(device.profile)):
+            said = " or ".join(drivers)
+            faults.append(f"{name}: the twin of profile {device.profile} speaks {said}, not {device.address.driver}")
         elif isinstance(device.address, MqttDevice) and not device.address.parameters.get("serial", "").isalnum():
             faults.append(f"{name}: address.parameters.serial: the charger's topics need one, of letters and digits")
         else:
@@ -59,6 +71,12 @@ def twin_kinds(site: Site, names: Sequence[str] | None) -> dict[str, DeviceKind]
     if faults:
         raise TwinError("\n".join(faults))
     return kinds
+
+
+def _drivers(profile: str) -> tuple[str, ...]:
+    """The protocols that the twin of a profile speaks."""
+    driver = DRIVER_BY_PROFILE.get(profile)
+    return MODBUS_DRIVERS if driver is None else (driver,)
 
 
 class Endpoints:
@@ -80,6 +98,7 @@ class Endpoints:
         self._modbus: dict[tuple[str, int], ModbusTwin] = {}
         self._chargers: dict[str, MqttCharger] = {}
         self._stack = AsyncExitStack()
+        self._lines = LineEndpoints(self._stack, declared=ports == "declared")
 
     async def __aenter__(self) -> Endpoints:
         try:
@@ -101,6 +120,8 @@ class Endpoints:
         match device.address:
             case ModbusTcpAddress() as address:
                 await self._start_modbus(name, device.profile, address)
+            case ModbusRtuAddress() | ModbusRtuTcpAddress() as address:
+                await self._start_on_line(name, device.profile, address)
             case OpcUaServer() as address:
                 await self._start_opcua(name, address)
             case MqttDevice() as address:
@@ -126,6 +147,17 @@ class Endpoints:
             self._stack.push_async_callback(twin.close)
             self._modbus[declared] = twin
         self.addresses[name] = {"driver": address.driver, "host": twin.host, "port": twin.port, "unit": address.unit}
+
+    async def _start_on_line(self, name: str, profile: str, address: ModbusRtuAddress | ModbusRtuTcpAddress) -> None:
+        model = self._physics.meters.get(name) or self._physics.devices[name]
+        unit = make_unit(profile, model, clock=self._clock, site=self._site.site)
+        try:
+            self.addresses[name] = await self._lines.serve(unit, address)
+        except ValueError as error:
+            raise TwinError(f"{name}: {error}") from error
+        except OSError as error:
+            place = address.device if isinstance(address, ModbusRtuAddress) else f"{address.host}:{address.port}"
+            raise TwinError(f"{name}: {place}: {_reason(error)}") from error
 
     async def _start_opcua(self, name: str, address: OpcUaServer) -> None:
         # Imported for sites that use it alone: it costs 80 MB and a second.

@@ -30,6 +30,8 @@ LIBRARIES = {
     "asyncua": ("drivers.opcua*", "sim_devices.opcua*"),
     "aiomqtt": ("drivers.mqtt*", "sim_devices*", "gateway.parent*"),
     "paho": ("drivers.mqtt*", "sim_devices*", "gateway.parent*"),
+    "ocpp": ("drivers.ocpp*",),
+    "websockets": ("drivers.ocpp*",),
     "pymodbus": ("drivers.modbus*",),
     "serial": ("drivers.modbus*",),
     "cvxpy": ("gateway.planning*",),
@@ -40,7 +42,7 @@ CONFIG_LIBRARIES = {"pydantic", "pydantic_core", "yaml"}
 VOCABULARY = "config.vocabulary"
 CONTROL = "gateway.control*"
 NOT_IN_CONTROL = {"drivers", "asyncio", "socket", "socketserver", "ssl", "selectors", "time"}
-CONCRETE_DRIVERS = ("drivers.modbus", "drivers.opcua", "drivers.mqtt")
+CONCRETE_DRIVERS = ("drivers.modbus", "drivers.opcua", "drivers.mqtt", "drivers.ocpp")
 COMPOSITION_ROOT = "gateway.composition"
 
 

@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import struct
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, Final, NamedTuple
 
-from config.vocabulary import Quality, Sample
+from config.vocabulary import Quality, Sample, SampleLayer
 from drivers.encoding import RawDecoder, RegisterCodec
 
 _GOOD: Final = Quality.GOOD
 _BAD: Final = Quality.BAD
 _NOT_A_NUMBER: Final = float("nan")
+_HEAD_BYTES: Final = 2  # of a read's reply PDU before its registers: function and byte count
 _new: Final = tuple.__new__
 
 
@@ -22,6 +23,25 @@ class PlacedPoint(NamedTuple):
     table: str
     address: int
     codec: RawDecoder
+
+
+class ReplySamples(SampleLayer):
+    """The samples of one reply, each decoded when it is first asked for: control reads a few of many."""
+
+    __slots__ = ("_block", "_known", "_measured_s", "_reply")
+
+    def __init__(self, block: Block, reply: bytes, measured_s: float) -> None:
+        self.names = block.all_names
+        self._block = block
+        self._reply = reply
+        self._measured_s = measured_s
+        self._known: dict[str, Sample] = {}
+
+    def __getitem__(self, name: str) -> Sample:
+        sample = self._known.get(name)
+        if sample is None:
+            sample = self._known[name] = self._block.sample(name, self._reply, self._measured_s)
+        return sample
 
 
 class ScaleFactor:
@@ -51,17 +71,37 @@ class ScaleFactor:
 
 
 class Block:
-    """The points and scale factors that one read answers."""
+    """The points and scale factors that one read answers.
 
-    __slots__ = ("_factors", "_layers", "_points", "count", "first", "names", "table")
+    `steady`: no scale factor changes what the raw values mean, so a reply can be decoded at any later time.
+    """
+
+    __slots__ = ("_factors", "_fields", "_layers", "_points", "all_names", "count", "first", "names", "steady", "table")
 
     def __init__(
-        self, table: str, first: int, count: int, points: Sequence[PlacedPoint], factors: Sequence[ScaleFactor] = ()
+        self,
+        table: str,
+        first: int,
+        count: int,
+        points: Sequence[PlacedPoint],
+        factors: Sequence[ScaleFactor] = (),
+        *,
+        steady: bool = False,
     ) -> None:
         self.table = table
         self.first = first
         self.count = count
         self.names = tuple(point.name for point in points)
+        self.all_names = frozenset(self.names)
+        self.steady = steady
+        self._fields: dict[str, tuple[Callable[[bytes, int], tuple[Any, ...]], int, Callable[[Any], Any]]] = {
+            point.name: (
+                struct.Struct(f">{point.codec.format}").unpack_from,
+                _HEAD_BYTES + 2 * (point.address - first),
+                point.codec.decode,
+            )
+            for point in points
+        }
         fields = [(point.address, point.codec.format, point.codec.registers) for point in points]
         fields += [(factor.address, "h", 1) for factor in factors]
         self._layers, order = _layers(first, count, fields)
@@ -88,6 +128,12 @@ class Block:
             samples[name] = _new(Sample, (value, _BAD if value is None else _GOOD, now_s))
         return samples
 
+    def sample(self, name: str, reply: bytes, now_s: float) -> Sample:
+        """One of the samples that `decode` gives, of a block that is steady."""
+        unpack, offset, decode = self._fields[name]
+        value = decode(unpack(reply, offset)[0])
+        return _new(Sample, (value, _BAD if value is None else _GOOD, now_s))
+
     def _unpack(self, reply: bytes) -> Sequence[Any]:
         raws: Sequence[Any] = self._layers[0].unpack(reply)
         for layer in self._layers[1:]:
@@ -112,7 +158,7 @@ def _layers(
     layers: list[struct.Struct] = []
     order: list[int] = []
     while left or not layers:
-        text, at, skipped = [">2x"], first, []
+        text, at, skipped = [f">{_HEAD_BYTES}x"], first, []
         for index in left:
             address, form, registers = fields[index]
             if address < at:

@@ -9,7 +9,15 @@ from typing import Final, cast
 from config.vocabulary import WritePriority
 from drivers.driver import LinkStats
 from drivers.modbus.framing import Framing, StreamBroken, WrongReply
-from drivers.modbus.request import EXCEPTION, AwaitedRequest, Failure, Request, exception_text, read_pdu
+from drivers.modbus.request import (
+    EXCEPTION,
+    AwaitedRequest,
+    Failure,
+    Request,
+    exception_failure,
+    exception_text,
+    read_pdu,
+)
 from drivers.modbus.request_queue import RequestQueue
 
 QUEUE_CAPACITY: Final = 256
@@ -73,6 +81,16 @@ class Connection(asyncio.Protocol):
         self.submit(request)
         return await request.reply
 
+    @property
+    def was_answered(self) -> bool:
+        """Whether anybody has answered on this connection."""
+        return self._on_first_reply is None
+
+    @property
+    def closed(self) -> bool:
+        """Whether it has ended."""
+        return self._closed.done()
+
     async def wait_closed(self) -> str:
         """Wait for the end of the connection; its reason."""
         # `wait` leaves the future alone when the waiting task is cancelled.
@@ -113,7 +131,7 @@ class Connection(asyncio.Protocol):
             self._stats.exceptions += 1
             if self._on_first_reply is not None:
                 self._first_reply()
-            request.failed(Failure.EXCEPTION, exception_text(reply[1]))
+            request.failed(exception_failure(reply[1]), exception_text(reply[1]))
             self._next()
         else:
             self._reject(
@@ -197,5 +215,8 @@ class Connection(asyncio.Protocol):
         if self._loop.time() < self._deadline:
             self._watch = self._loop.call_at(self._deadline, self._look)
             return
+        self._timed_out(request)
+
+    def _timed_out(self, request: Request) -> None:
         self._stats.timeouts += 1
         self.close(f"no answer within {request.timeout_s:g} s to {request.name}", Failure.TIMEOUT)

@@ -10,12 +10,12 @@ from typing import Final, NamedTuple
 import structlog
 
 from config.profile import Access, PollGroup
-from config.site import ModbusTcpAddress
+from config.site import ModbusAddress
 from config.vocabulary import POWER_W, Clock, FieldSink, Quality, Sample, WritePriority
 from drivers.backoff import Backoff
 from drivers.binding import DeviceBinding
 from drivers.driver import LinkStats
-from drivers.modbus.block import Block
+from drivers.modbus.block import Block, ReplySamples
 from drivers.modbus.connection import Connection
 from drivers.modbus.plan import Places, plan_blocks, register_places
 from drivers.modbus.read_plan import PlanError
@@ -27,6 +27,8 @@ from drivers.modbus.sunspec import BASES, NotSunSpec, definitions_of, discover, 
 # A device that answers and cannot be used yet (it boots, or its map is not there) is asked again after such a pause.
 _FIRST_RETRY_S: Final = 0.5
 _LONGEST_RETRY_S: Final = 5.0
+_LONGEST_BUSY_S: Final = 1.0
+_SILENT: Final = (Failure.LOST, Failure.TIMEOUT, Failure.UNANSWERED)
 
 
 class _Part(NamedTuple):
@@ -41,10 +43,13 @@ class _Part(NamedTuple):
 class _Group:
     """The blocks of one poll group; its samples are delivered together, when the last block has answered."""
 
-    __slots__ = ("_deliver", "_left", "_parts", "_requests", "answered")
+    __slots__ = ("_alone", "_deliver", "_later", "_left", "_parts", "_requests", "answered")
 
-    def __init__(self, deliver: Callable[[dict[str, Sample], str], None]) -> None:
+    def __init__(self, deliver: Callable[[Mapping[str, Sample], str], None], later: bool) -> None:
+        """`later`: samples may be decoded when they are asked for."""
         self._deliver = deliver
+        self._later = later
+        self._alone = False
         self._requests: tuple[_BlockRead, ...] = ()
         self._left = 0
         self._parts: list[_Part] = []
@@ -54,16 +59,30 @@ class _Group:
         """Take the requests for this connection; nothing is under way any more."""
         self._requests = tuple(requests)
         self._left = 0
+        self._alone = self._later and len(self._requests) == 1 and self._requests[0].block.steady
 
     @property
     def busy(self) -> bool:
         return self._left > 0
+
+    @property
+    def empty(self) -> bool:
+        return not self._requests
 
     def start(self, connection: Connection) -> None:
         self._parts = []
         self._left = len(self._requests)
         for request in self._requests:
             connection.submit(request)
+
+    def take_reply(self, block: Block, reply: bytes, at_s: float) -> None:
+        """One block is answered."""
+        if self._alone:
+            self._left = 0
+            self.answered = True
+            self._deliver(ReplySamples(block, reply, at_s), "")
+        else:
+            self.take(_Part(block, reply, at_s))
 
     def take(self, part: _Part | None) -> None:
         """One block is done with; None: it was dropped, and nothing is known of it."""
@@ -92,27 +111,27 @@ def _samples(parts: Sequence[_Part]) -> tuple[dict[str, Sample], str]:
 class _BlockRead(Request):
     """The read of one block, sent again with each poll."""
 
-    __slots__ = ("_block", "_clock", "_group", "_stats")
+    __slots__ = ("_clock", "_group", "_stats", "block")
 
     def __init__(
         self, name: str, unit: int, priority: WritePriority, timeout_s: float, block: Block, group: _Group,
         stats: LinkStats, clock: Clock,
     ) -> None:  # fmt: skip
         super().__init__(name, unit, priority, timeout_s, read_pdu(block.table, block.first, block.count))
-        self._block = block
+        self.block = block
         self._group = group
         self._stats = stats
         self._clock = clock
 
     def succeeded(self, reply: bytes) -> None:
         self._stats.good += 1
-        self._group.take(_Part(self._block, reply, self._clock()))
+        self._group.take_reply(self.block, reply, self._clock())
 
     def failed(self, failure: Failure, detail: str) -> None:
-        if failure is Failure.DROPPED:
+        if failure in (Failure.DROPPED, Failure.BUSY, Failure.UNDER_WAY):
             self._group.take(None)
-        elif failure in (Failure.EXCEPTION, Failure.REJECTED):
-            self._group.take(_Part(self._block, None, self._clock(), detail))
+        elif failure not in (Failure.LOST, Failure.TIMEOUT):
+            self._group.take(_Part(self.block, None, self._clock(), detail))
 
 
 class ModbusDevice:
@@ -125,12 +144,13 @@ class ModbusDevice:
     def __init__(
         self, binding: DeviceBinding, sink: FieldSink, stats: LinkStats, clock: Clock, rng: random.Random
     ) -> None:
-        if not isinstance(binding.address, ModbusTcpAddress):
+        if not isinstance(binding.address, ModbusAddress):
             raise TypeError(f"{binding.name}: not a Modbus address")
         self.name = binding.name
         self.writer = SetpointWriter(binding, binding.address.unit, sink, stats, clock)
         self._profile = binding.profile
-        self._unit = binding.address.unit
+        self.unit = binding.address.unit
+        self.pace = binding.profile.pace
         self._sink = sink
         self._stats = stats
         self._clock = clock
@@ -143,9 +163,9 @@ class ModbusDevice:
         self._bases: tuple[int, ...] = BASES
         self._watched = _watched_point(binding)
         self._groups = {
-            PollGroup.FAST: _Group(self._deliver_fast),
-            PollGroup.SLOW: _Group(self._deliver),
-            PollGroup.ONCE: _Group(self._deliver),
+            PollGroup.FAST: _Group(self._deliver_fast, not self._sums),
+            PollGroup.SLOW: _Group(self._deliver, not self._sums),
+            PollGroup.ONCE: _Group(self._deliver, not self._sums),
         }
         self._fast = self._groups[PollGroup.FAST]
         self._places = Places(self._registers)
@@ -154,8 +174,10 @@ class ModbusDevice:
         self._present: bool | None = None
         stats.devices[binding.name] = False
 
-    async def set_up(self, connection: Connection) -> None:
-        """Make the device ready on a new connection; a device that can't be used yet is asked again and again."""
+    async def set_up(self, connection: Connection) -> str:
+        """Make the device ready on a connection; one that can't be used yet is asked again and again. Returns when it
+        is ready, or else the reason for which it fell silent.
+        """
         retry = Backoff(self._rng, _FIRST_RETRY_S, _LONGEST_RETRY_S)
         if self._fast.answered and not self._is_sunspec:
             self.writer.begin(connection, self._registers)
@@ -163,14 +185,22 @@ class ModbusDevice:
             try:
                 await self._prepare(connection)
             except RequestFailed as failed:
-                if failed.failure in (Failure.LOST, Failure.TIMEOUT):
-                    return
+                if failed.failure in _SILENT:
+                    return failed.detail
                 self._set_present(False, failed.detail)
+                pause_s = min(retry.pause_s(), _LONGEST_BUSY_S)
             except (NotSunSpec, PlanError) as unusable:
                 self._set_present(False, str(unusable))
+                pause_s = retry.pause_s()
             else:
-                return
-            await asyncio.sleep(retry.pause_s())
+                return ""
+            await asyncio.sleep(pause_s)
+
+    def unit_lost(self, reason: str) -> None:
+        """The device fell silent on a link that goes on."""
+        self._set_present(False, reason)
+        self.link_lost()
+        self._present = False
 
     def link_lost(self) -> None:
         """Nothing is under way any more, and nothing is known of the device."""
@@ -208,9 +238,9 @@ class ModbusDevice:
             self._groups[group].plan([self._request(group, block) for block in planned])
         self._connection = connection
         self._fast.start(connection)
-        if not blocks[PollGroup.FAST]:
+        if self._fast.empty:
             self.writer.begin(connection, places.points)
-        period_s = self._profile.pace.slow_poll_s
+        period_s = self.pace.slow_poll_s
         self._slow_timer = asyncio.get_running_loop().call_later(period_s * self._rng.random(), self._poll_slowly)
 
     async def _find(self, connection: Connection) -> Places:
@@ -237,14 +267,14 @@ class ModbusDevice:
 
     async def _read(self, connection: Connection, table: str, first: int, count: int) -> bytes:
         name = f"the read of {count} at {first} of {self.name}"
-        return await connection.read(name, self._unit, self._profile.pace.timeout_s, table, first, count)
+        return await connection.read(name, self.unit, self.pace.timeout_s, table, first, count)
 
     async def _read_now(self, connection: Connection, block: Block) -> _Part:
         """Read a block during set-up; one that the device refuses is bad and stops nothing."""
         try:
             reply = await self._read(connection, block.table, block.first, block.count)
         except RequestFailed as failed:
-            if failed.failure in (Failure.LOST, Failure.TIMEOUT):
+            if failed.failure not in (Failure.EXCEPTION, Failure.REJECTED):
                 raise
             return _Part(block, None, self._clock(), failed.detail)
         self._stats.good += 1
@@ -253,26 +283,29 @@ class ModbusDevice:
     def _request(self, group: PollGroup, block: Block) -> _BlockRead:
         priority = WritePriority.FAST_POLL if group is PollGroup.FAST else WritePriority.SLOW_POLL
         name = f"the {group.value} poll of {self.name} at {block.first}"
-        timeout_s = self._profile.pace.timeout_s
-        return _BlockRead(name, self._unit, priority, timeout_s, block, self._groups[group], self._stats, self._clock)
+        timeout_s = self.pace.timeout_s
+        return _BlockRead(name, self.unit, priority, timeout_s, block, self._groups[group], self._stats, self._clock)
 
     def _poll_slowly(self) -> None:
         connection = self._connection
         if connection is None:
             return
-        period_s = self._profile.pace.slow_poll_s
+        period_s = self.pace.slow_poll_s
         self._slow_timer = asyncio.get_running_loop().call_later(period_s, self._poll_slowly)
+        if self._fast.empty:
+            self.writer.begin(connection, self._places.points)
         group = self._groups[PollGroup.SLOW]
         if not group.busy:
             group.start(connection)
 
-    def _deliver(self, samples: dict[str, Sample], detail: str) -> None:
-        if samples:
+    def _deliver(self, samples: Mapping[str, Sample], detail: str) -> None:
+        if isinstance(samples, dict):
             self._sums.add(samples)
+        if samples:
             self._sink.samples(self.name, samples)
             self._judge(samples, detail)
 
-    def _deliver_fast(self, samples: dict[str, Sample], detail: str) -> None:
+    def _deliver_fast(self, samples: Mapping[str, Sample], detail: str) -> None:
         self._deliver(samples, detail)
         if self._fast.answered and self._connection is not None:
             self.writer.begin(self._connection, self._places.points)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import struct
 from collections.abc import AsyncIterator, Collection, Mapping, Sequence
 from contextlib import asynccontextmanager
@@ -12,17 +13,20 @@ from config.vocabulary import Quality, Sample, WritePriority, WriteStatus
 from drivers.encoding import EncodeError, RegisterCodec
 from drivers.inspection import InspectionFailed, PointReading, bad, hexadecimal, wanted_points
 from drivers.modbus.block import Block, PlacedPoint, ScaleFactor
+from drivers.modbus.endpoint import connector_of, endpoint_name, timing_of
+from drivers.modbus.framing import Framing, TcpFraming
 from drivers.modbus.line import Line
-from drivers.modbus.link import tcp_connector
+from drivers.modbus.overdue import Overdue
 from drivers.modbus.plan import Places, plan_blocks, register_places
 from drivers.modbus.request import AwaitedRequest, Failure, Pdu, RequestFailed, write_pdu
+from drivers.modbus.rtu_framing import RtuFraming
 from drivers.modbus.sums import Sums
 from drivers.modbus.sunspec import NotSunSpec, definitions_of, discover, identity, resolve
 from drivers.writer import Outcome
 
 if TYPE_CHECKING:
     from config.profile import Profile
-    from config.site import ModbusTcpAddress
+    from config.site import ModbusAddress
     from config.vocabulary import Clock
     from drivers.modbus.sunspec import Model
 
@@ -107,7 +111,7 @@ class ModbusInspector:
         try:
             await self._line.exchange(request)
         except RequestFailed as failed:
-            refused = failed.failure is Failure.EXCEPTION
+            refused = failed.failure in (Failure.EXCEPTION, Failure.BUSY)
             return Outcome(WriteStatus.REFUSED if refused else WriteStatus.INDETERMINATE, failed.detail)
         return Outcome(WriteStatus.ACKNOWLEDGED)
 
@@ -167,7 +171,7 @@ class ModbusInspector:
 
     def _judge(self, failed: RequestFailed) -> None:
         """Count what tells a device that isn't there from one that refuses or misses a single read."""
-        if failed.failure is Failure.EXCEPTION:
+        if failed.failure in (Failure.EXCEPTION, Failure.BUSY, Failure.UNDER_WAY):
             self._answered, self._silent = True, 0
             return
         self._silent += 1
@@ -188,9 +192,16 @@ class ModbusInspector:
             return f"sum of {', '.join(point.sum)}"
         model = ""
         if point.sunspec is not None:
-            model = f"{point.sunspec.point} of model {' or '.join(map(str, point.sunspec.models))}"
+            models = self._models_at(place) or point.sunspec.models
+            model = f"{point.sunspec.point} of model {' or '.join(map(str, models))}"
         registers = "" if place is None else f"{place.table} {place.address}"
         return f"{registers} ({model})" if registers and model else registers or model
+
+    def _models_at(self, place: PlacedPoint | None) -> list[int]:
+        """The model in which a place is."""
+        if place is None:
+            return []
+        return [m.id for m in self._chain or () if m.address <= place.address < m.address + m.length + 2]
 
     def _add_sums(self, readings: dict[str, PointReading]) -> None:
         samples = {name: reading.sample for name, reading in readings.items()}
@@ -222,12 +233,21 @@ def _parts(block: Block, points: Mapping[str, PlacedPoint], factors: Sequence[Sc
 
 @asynccontextmanager
 async def modbus_line(
-    address: ModbusTcpAddress, connect_pause_s: float = 0.0, request_gap_s: float = 0.0
+    address: ModbusAddress, connect_pause_s: float = 0.0, request_gap_s: float = 0.0
 ) -> AsyncIterator[Line]:
     """A line to the address while the context lasts; it connects with the first request."""
-    name = f"{address.host}:{address.port}"
-    connect = tcp_connector(address.host, address.port)
-    line = Line(name, connect, connect_pause_s=connect_pause_s, request_gap_s=request_gap_s)
+    timing = timing_of(address)
+
+    def framing() -> Framing:
+        return TcpFraming() if timing is None else RtuFraming(Overdue(asyncio.get_running_loop().time))
+
+    line = Line(
+        endpoint_name(address).partition("://")[2],
+        connector_of(address),
+        connect_pause_s=connect_pause_s,
+        request_gap_s=max(request_gap_s, 0.0 if timing is None else timing.silence_s),
+        framing=framing,
+    )
     try:
         yield line
     finally:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 from collections.abc import Callable
 from typing import Final
 
@@ -38,7 +39,6 @@ class Line:
         self._request_gap_s = request_gap_s
         self._framing = framing
         self._connection: Connection | None = None
-        self._lost: asyncio.Task[str] | None = None
 
     async def read(self, unit: int, timeout_s: float, table: str, first: int, count: int) -> bytes:
         """The reply's PDU; raises RequestFailed without one, InspectionFailed without a connection."""
@@ -55,21 +55,19 @@ class Line:
         """Drop the connection."""
         if self._connection is not None:
             self._connection.close("done")
-            await self._gone()
             # An aborted transport closes its socket in the next turn of the loop.
             await asyncio.sleep(0)
 
     async def _present(self) -> Connection:
-        if self._connection is not None and self._lost is not None and not self._lost.done():
+        if self._connection is not None and not self._connection.closed:
             return self._connection
-        await self._gone()
         for attempt in range(1, _ATTEMPTS + 1):
             try:
                 return await self._new()
             except TimeoutError:
                 raise InspectionFailed(f"{self.name}: no connection within {CONNECT_TIMEOUT_S:g} s") from None
             except (OSError, UnicodeError) as error:
-                if attempt == _ATTEMPTS or self.stats.good == 0:
+                if attempt == _ATTEMPTS or self._connection is None:
                     raise InspectionFailed(f"{self.name}: {_reason(error)}") from None
             await asyncio.sleep(_PAUSE_S * attempt)
         raise AssertionError("the last attempt returns or raises")
@@ -85,17 +83,13 @@ class Line:
             raise
         connection.release()
         self._connection = connection
-        self._lost = asyncio.create_task(connection.wait_closed(), name=f"{self.name} end")
         return connection
 
     def _answered(self) -> None:
         self.stats.good += 1
 
-    async def _gone(self) -> None:
-        lost, self._lost, self._connection = self._lost, None, None
-        if lost is not None:
-            await lost
-
 
 def _reason(error: OSError | UnicodeError) -> str:
-    return getattr(error, "strerror", None) or str(error) or type(error).__name__
+    if isinstance(error, OSError) and error.errno is not None and error.errno > 0:
+        return os.strerror(error.errno)
+    return str(error) or type(error).__name__

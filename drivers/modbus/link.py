@@ -14,7 +14,6 @@ from config.vocabulary import FieldSink, LinkState
 from drivers.backoff import Backoff
 from drivers.driver import LinkStats
 from drivers.modbus.connection import Connection
-from drivers.modbus.framing import Framing, TcpFraming
 
 Connector: TypeAlias = Callable[
     [Callable[[], asyncio.Protocol]], Awaitable[tuple[asyncio.BaseTransport, asyncio.Protocol]]
@@ -39,6 +38,8 @@ def tcp_connector(host: str, port: int) -> Connector:
 class Link:
     """Owns at most one connection at a time. UP is told with the first valid reply, not with the connection.
 
+    `new_connection` makes the protocol of one connection, and is given whom to tell of its first reply.
+
     A server that accepts and stays silent is thus lost once, and not up and lost again with every attempt.
     """
 
@@ -50,10 +51,9 @@ class Link:
         sink: FieldSink,
         stats: LinkStats,
         rng: random.Random,
+        new_connection: Callable[[Callable[[], None]], Connection],
         *,
         connect_pause_s: float = 0.0,
-        request_gap_s: float = 0.0,
-        framing: Callable[[], Framing] = TcpFraming,
     ) -> None:
         self.name = name
         self._connect = connect
@@ -62,8 +62,7 @@ class Link:
         self._stats = stats
         self._backoff = Backoff(rng, FIRST_PAUSE_S, LONGEST_PAUSE_S)
         self._connect_pause_s = connect_pause_s
-        self._request_gap_s = request_gap_s
-        self._framing = framing
+        self._new_connection = new_connection
         self._log = structlog.get_logger("drivers.modbus").bind(link=name)
 
     async def run(self) -> None:
@@ -76,7 +75,7 @@ class Link:
 
     async def _live_once(self) -> str:
         """One connection from its beginning to its end; the reason of its end."""
-        connection = Connection(self._framing(), self._stats, self._request_gap_s, self._first_reply)
+        connection = self._new_connection(self._first_reply)
         try:
             async with asyncio.timeout(CONNECT_TIMEOUT_S):
                 await self._connect(lambda: connection)

@@ -71,6 +71,7 @@ def _table_blocks(
             read.size,
             [points[at] for at in read.members if at < len(points)],
             [factor for factor in places.factors if table == "holding" and _covers(read, factor)],
+            steady=not places.factors,
         )
         for read in reads
     ]

@@ -14,16 +14,15 @@ if TYPE_CHECKING:
     from config.profile import Profile
     from config.vocabulary import Clock
 
-_NOBODY_THERE: Final = ("exception 10 ", "exception 11 ")
-"""A gateway's own answer for a unit that it doesn't reach (Modbus Application Protocol V1.1b3, section 7)."""
-
+_SILENT: Final = (Failure.TIMEOUT, Failure.UNANSWERED, Failure.LOST, Failure.DROPPED)
 _TABLES: Final = ("holding", "input")
 
 
 class ModbusProber:
     """Implements `drivers.inspection.Prober`: functions 3 and 4 at register 0, then the SunSpec chain.
 
-    Any answer but a gateway's means that a unit is there, an exception too; each silent read costs `timeout_s`.
+    Any answer means that a unit is there, an exception too, but for a gateway's own that it doesn't reach the unit.
+    Each silent read costs `timeout_s`.
     """
 
     def __init__(self, line: Line, clock: Clock, timeout_s: float) -> None:
@@ -40,10 +39,10 @@ class ModbusProber:
                 await self._line.read(unit, self._timeout_s, table, 0, 1)
                 answered = f"a register ({table} 0)"
             except RequestFailed as failed:
-                if failed.failure is Failure.EXCEPTION and not failed.detail.startswith(_NOBODY_THERE):
-                    answered = failed.detail
-                elif failed.failure is Failure.EXCEPTION:
+                if failed.failure is Failure.UNREACHED:
                     return None
+                if failed.failure not in _SILENT:
+                    answered = failed.detail
             if answered:
                 return await self._sunspec(FoundUnit(unit, answered))
         return None

@@ -34,9 +34,18 @@ _WRITE_MULTIPLE = struct.Struct(">BHHB")
 
 
 class Failure(Enum):
-    """Why a request has no answer, split by what the asker does next."""
+    """Why a request has no answer, split by what the asker does next.
+
+    EXCEPTION and REJECTED: refused, or answered wrongly. BUSY: not taken, ask again later; UNDER_WAY: taken, and its
+    end is not known. UNREACHED: a gateway says that the device behind it does not answer. UNANSWERED: neither does the
+    device, and the connection goes on; TIMEOUT: likewise, and the connection is closed.
+    """
 
     EXCEPTION = "exception"
+    BUSY = "busy"
+    UNDER_WAY = "under way"
+    UNREACHED = "unreached"
+    UNANSWERED = "unanswered"
     REJECTED = "rejected"
     TIMEOUT = "timeout"
     LOST = "lost"
@@ -123,6 +132,19 @@ class AwaitedRequest(Request):
             self.reply.set_exception(RequestFailed(failure, detail))
             # Whoever waited may be cancelled at this very moment; nobody has to collect the failure then.
             self.reply.exception()
+
+
+_FAILURES: Final = {
+    5: Failure.UNDER_WAY,
+    6: Failure.BUSY,
+    10: Failure.UNREACHED,
+    11: Failure.UNREACHED,
+}
+
+
+def exception_failure(code: int) -> Failure:
+    """What a device's or gateway's exception means to who asked (Modbus Application Protocol V1.1b3, section 7)."""
+    return _FAILURES.get(code, Failure.EXCEPTION)
 
 
 def exception_text(code: int) -> str:

@@ -5,29 +5,24 @@ from __future__ import annotations
 import asyncio
 import math
 from collections.abc import Mapping, Sequence
-from typing import Final, NamedTuple
+from typing import Final
 
-from config.profile import CommandQuantity, Control
 from config.vocabulary import Clock, FieldSink, Setpoint, WritePriority, WriteResult, WriteStatus
 from drivers.binding import DeviceBinding
-from drivers.commands import Command, rest_commands, setpoint_commands
+from drivers.commands import resolved_power_w
 from drivers.driver import LinkStats
-from drivers.encoding import EncodeError, RegisterCodec, Rounding, round_raw
+from drivers.encoding import EncodeError
 from drivers.modbus.block import PlacedPoint
 from drivers.modbus.connection import Connection
-from drivers.modbus.request import Failure, Pdu, Request, write_pdu
+from drivers.modbus.request import Failure, Pdu, Request
+from drivers.modbus.write_plan import Segment, WritePlan
 
 _NOTHING: Final = Pdu(b"", b"", 0)
 _COUNTER_MODULUS: Final = 1 << 16
-_MOST_WRITTEN: Final = 123  # registers of one function 16 request: Modbus Application Protocol V1.1b3, section 6.12
-_KEPT_BY_ROUNDING_DOWN: Final = (CommandQuantity.GENERATION_PU, CommandQuantity.CURRENT_A)
-
-
-class Segment(NamedTuple):
-    """Registers written by one request, and what each point among them was given."""
-
-    pdu: Pdu
-    points: tuple[tuple[str, bytes], ...]
+_BUSY_PAUSE_S: Final = 0.2
+# A device that answers reads and no write is written to ever less often, so that its reads go on.
+_FIRST_HOLD_OFF_S: Final = 1.0
+_LONGEST_HOLD_OFF_S: Final = 10.0
 
 
 class _Sequence:
@@ -59,14 +54,17 @@ class SetpointWriter(Request):
         "_control",
         "_counter",
         "_current",
+        "_doubtful",
         "_expiry",
+        "_hold_off_ends_s",
         "_pending",
-        "_places",
+        "_plan",
         "_queued",
         "_renew",
         "_rest",
+        "_rest_plan",
         "_resting",
-        "_rounding",
+        "_retry",
         "_sequence",
         "_sink",
         "_stats",
@@ -80,8 +78,8 @@ class SetpointWriter(Request):
         self._sink = sink
         self._stats = stats
         self._clock = clock
-        self._rounding = _roundings(binding.profile.control)
-        self._places: Mapping[str, PlacedPoint] = {}
+        self._plan: WritePlan | None = None
+        self._rest_plan: WritePlan | None = None
         self._connection: Connection | None = None
         self._pending: Setpoint | None = None
         self._current: Setpoint | None = None
@@ -90,6 +88,9 @@ class SetpointWriter(Request):
         self._expiry: asyncio.TimerHandle | None = None
         self._acknowledged: dict[str, bytes] = {}
         self._counter = 0
+        self._doubtful = 0
+        self._hold_off_ends_s = float("-inf")
+        self._retry: asyncio.TimerHandle | None = None
         self._queued = False
         self._renew = False
         self._resting = False
@@ -110,11 +111,13 @@ class SetpointWriter(Request):
 
     def begin(self, connection: Connection, places: Mapping[str, PlacedPoint]) -> None:
         """The device can be written from now on; `places` are its points on this connection."""
-        if self._connection is connection:
+        if self._connection is connection or self._clock() < self._hold_off_ends_s:
             return
         self._stop_watching()
         self._connection = connection
-        self._places = places
+        if self._control is not None:
+            self._plan = WritePlan(self._control, self._control.writes, self._binding, places)
+            self._rest_plan = WritePlan(self._control, self._control.rest, self._binding, places)
         self._acknowledged.clear()
         self._renew = self._current is not None
         self._enqueue()
@@ -123,6 +126,10 @@ class SetpointWriter(Request):
         """The connection is gone, and with it the request that stood in its queue."""
         self._connection = None
         self._queued = False
+        if self._retry is not None:
+            self._retry.cancel()
+            self._retry = None
+            self.failed(Failure.LOST, "the connection ended while the device was busy")
         self._rest_is_done()
         if self._pending is not None:
             self._watch_expiry()
@@ -160,6 +167,7 @@ class SetpointWriter(Request):
         sequence = self._sequence
         assert sequence is not None  # it was sent by `before_send`
         self._acknowledged.update(sequence.segments[sequence.at].points)
+        self._doubtful = 0
         sequence.at += 1
         if sequence.at == len(sequence.segments):
             self._finish(WriteStatus.ACKNOWLEDGED, "")
@@ -172,6 +180,11 @@ class SetpointWriter(Request):
         sequence = self._sequence
         if sequence is None:
             return
+        if failure is Failure.BUSY:
+            self._retry = asyncio.get_running_loop().call_later(_BUSY_PAUSE_S, self._send_again)
+            return
+        if failure in (Failure.TIMEOUT, Failure.UNANSWERED, Failure.REJECTED):
+            self._doubt()
         for name, _ in sequence.segments[sequence.at].points:
             self._acknowledged.pop(name, None)
         if failure is Failure.EXCEPTION:
@@ -179,6 +192,22 @@ class SetpointWriter(Request):
             self._finish(WriteStatus.REFUSED, f"{detail} at {names}")
         else:
             self._finish(WriteStatus.INDETERMINATE, detail)
+
+    def _send_again(self) -> None:
+        """A busy device has not taken the write: offer it again, until it expires."""
+        self._retry = None
+        if self._connection is not None:
+            self._queued = True
+            self._connection.submit(self)
+
+    def _doubt(self) -> None:
+        """Nobody knows whether the device took this. The next write goes out at once, those after it when reads have
+        had their time.
+        """
+        self._doubtful += 1
+        if self._doubtful > 1:
+            pause_s = min(_FIRST_HOLD_OFF_S * 2.0 ** (self._doubtful - 2), _LONGEST_HOLD_OFF_S)
+            self._hold_off_ends_s = self._clock() + pause_s
 
     def _enqueue(self) -> None:
         connection = self._connection
@@ -203,27 +232,26 @@ class SetpointWriter(Request):
 
     def _start(self) -> _Sequence | None:
         """Begin the rest state, the pending setpoint or the current one again; None if there is nothing to send."""
-        control = self._control
-        if control is None:
+        control, plan, rest_plan = self._control, self._plan, self._rest_plan
+        if control is None or plan is None or rest_plan is None:
             return None
         self._counter = (self._counter + 1) % _COUNTER_MODULUS
         if self._rest_is_due():
-            return self._begin(rest_commands(control, self._binding, self._counter), None, math.inf, True)
+            return self._begin(rest_plan, 0.0, None, math.inf, True)
         setpoint = self._pending or (self._current if self._renew else None)
         told, self._pending, self._renew = self._pending, None, False
         if setpoint is None:
             return None
         power_w = resolved_power_w(control, setpoint.power_w, self._binding.rating_w)
-        commands = setpoint_commands(control, power_w, self._binding, self._counter)
-        return self._begin(commands, told, setpoint.expires_s, False)
+        return self._begin(plan, power_w, told, setpoint.expires_s, False)
 
     def _begin(
-        self, commands: Sequence[Command], told: Setpoint | None, expires_s: float, rest: bool
+        self, plan: WritePlan, power_w: float, told: Setpoint | None, expires_s: float, rest: bool
     ) -> _Sequence | None:
         segments: Sequence[Segment] = ()
         status, detail = WriteStatus.ACKNOWLEDGED, "nothing has changed"
         try:
-            segments = self._segments(commands)
+            segments = plan.segments(power_w, self._counter, self._acknowledged)
         except EncodeError as error:
             status, detail = WriteStatus.REFUSED, str(error)
         self._sequence = _Sequence(segments, told, expires_s, rest)
@@ -231,38 +259,6 @@ class SetpointWriter(Request):
             return self._sequence
         self._finish(status, detail)
         return None
-
-    def _segments(self, commands: Sequence[Command]) -> list[Segment]:
-        """Register writes for commands, in order; neighbours whose registers adjoin share a request."""
-        segments: list[Segment] = []
-        pace = self._binding.profile.pace
-        most = min(_MOST_WRITTEN, pace.max_registers) if pace.write_function != "single" else 1
-        start, data = 0, b""
-        points: list[tuple[str, bytes]] = []
-        for command in commands:
-            address, encoded = self._encode(command)
-            if command.when_changed and self._acknowledged.get(command.point) == encoded:
-                continue
-            adjoins = bool(data) and address == start + len(data) // 2
-            if data and not (adjoins and len(data) + len(encoded) <= 2 * most):
-                segments.append(_segment(start, data, points, pace.write_function))
-                data, points = b"", []
-            if not data:
-                start = address
-            data += encoded
-            points.append((command.point, encoded))
-        if data:
-            segments.append(_segment(start, data, points, pace.write_function))
-        return segments
-
-    def _encode(self, command: Command) -> tuple[int, bytes]:
-        place = self._places.get(command.point)
-        if place is None or not isinstance(place.codec, RegisterCodec):
-            raise EncodeError(f"{command.point}: the device does not offer this point")
-        try:
-            return place.address, place.codec.encode(command.value, self._rounding.get(command.point, Rounding.NEAREST))
-        except EncodeError as error:
-            raise EncodeError(f"{command.point}: {error}") from None
 
     def _finish(self, status: WriteStatus, detail: str) -> None:
         sequence, self._sequence = self._sequence, None
@@ -322,30 +318,6 @@ class SetpointWriter(Request):
     def _expire(self) -> None:
         self._expiry = None
         if self._pending is not None and self._connection is None:
-            self._drop_pending(WriteStatus.EXPIRED, self._stats.reason or "the device has not been read yet")
-
-
-def resolved_power_w(control: Control, power_w: float, rating_w: float) -> float:
-    """What the device can resolve of a power, within its rating; a ceiling is rounded towards zero."""
-    within = min(max(power_w, -rating_w), rating_w)
-    if control.step_w is None:
-        return within
-    rounding = Rounding.TOWARD_ZERO if control.power == "ceiling" else Rounding.NEAREST
-    return round_raw(within / control.step_w, rounding) * control.step_w
-
-
-def _roundings(control: Control | None) -> dict[str, Rounding]:
-    """How each commanded point is rounded: never above a ceiling."""
-    if control is None:
-        return {}
-    return {
-        write.point: Rounding.TOWARD_ZERO
-        for write in control.writes
-        if write.quantity in _KEPT_BY_ROUNDING_DOWN
-        or (control.power == "ceiling" and write.quantity not in (None, CommandQuantity.REVERSION_S))
-    }
-
-
-def _segment(start: int, data: bytes, points: Sequence[tuple[str, bytes]], function: str) -> Segment:
-    single = len(data) == 2 and function != "multiple"
-    return Segment(write_pdu(start, data, single), tuple(points))
+            held_off = self._clock() < self._hold_off_ends_s
+            why = "its last writes were not answered" if held_off else "the device has not been read yet"
+            self._drop_pending(WriteStatus.EXPIRED, self._stats.reason or why)

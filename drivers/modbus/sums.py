@@ -28,6 +28,9 @@ class Sums:
             if point.sum is not None
         )
 
+    def __bool__(self) -> bool:
+        return bool(self._sums)
+
     def needs(self, name: str) -> frozenset[str]:
         """The points that a point comes from: its parts, or itself."""
         parts = next((total.parts for total in self._sums if total.name == name), ())

@@ -19,8 +19,10 @@ from config.site import Site
 from gateway.bench.children import Child, ChildFailedError
 from gateway.bench.live import render
 from gateway.bench.report import write_report
+from gateway.bench.run_files import END_FILE
 from gateway.bench.twins import TwinsProcess
 from gateway.bench.watch import snapshots
+from gateway.state_directory import SOCKET_NAME
 
 OLD_FILES: Final = (
     "physics.csv",
@@ -30,6 +32,7 @@ OLD_FILES: Final = (
     "jitter.json",
     "orders.json",
     "endpoints.json",
+    END_FILE,
     "report.json",
     "report.html",
 )
@@ -71,17 +74,21 @@ async def run_demo(request: DemoRequest) -> int:
     try:
         _prepare(request.out)
         await _run(demo)
-    except (ChildFailedError, OSError) as error:
+        if demo.interrupted:
+            demo.problems.append("interrupted before the end of the script")
+        end = {"planned_s": request.duration_s, "problems": demo.problems}
+        (request.out / END_FILE).write_text(json.dumps(end))
+        await asyncio.to_thread(write_report, request.out, request.site)
+    except ChildFailedError as error:
         sys.stderr.write(f"{error}\n")
         return 2
-    report = await asyncio.to_thread(write_report, request.out, request.site)
-    del report
+    except OSError as error:
+        sys.stderr.write(f"--out {request.out}: {error.strerror or error}\n")
+        return 2
     for problem in demo.problems:
-        sys.stderr.write(f"{problem}\n")
+        sys.stdout.write(f"{problem}\n")
     sys.stdout.write(f"report: {request.out / 'report.html'}\n")
-    if demo.interrupted:
-        sys.stdout.write("interrupted before the end of the script\n")
-    return 1 if demo.problems or demo.interrupted else 0
+    return 1 if demo.problems else 0
 
 
 def _prepare(out: Path) -> None:
@@ -135,6 +142,7 @@ def _operator(request: DemoRequest, broker: str) -> list[str]:
 
 async def _watch_over(demo: _Demo, lasting: list[Child], operator: Child) -> None:
     """Show the run until the operator's script ends, Ctrl-C, or a process ends that should not."""
+    started_s = time.monotonic()
     ended: dict[asyncio.Task[int], Child] = {}
     for child in [*lasting, operator]:
         ended[asyncio.create_task(child.wait(), name=child.name)] = child
@@ -154,8 +162,12 @@ async def _watch_over(demo: _Demo, lasting: list[Child], operator: Child) -> Non
             code = task.result()
             if child is not operator:
                 demo.problems.append(f"{child.name} ended by itself with code {code}; see {child.log}")
+            elif code not in (0, 1):
+                demo.problems.append(f"the operator's process ended by itself with code {code}; see {child.log}")
             elif code:
                 demo.problems.append("a check of the operator's failed; see the report and dso.jsonl")
+            elif time.monotonic() - started_s < 0.9 * demo.request.duration_s:
+                demo.problems.append("the operator's script was ended early")
     finally:
         tasks: list[asyncio.Task[Any]] = [view, stopped, *ended]
         for task in tasks:
@@ -177,7 +189,7 @@ async def _view(demo: _Demo) -> None:
     with live if live is not None else nullcontext():
         while True:
             with suppress(OSError):
-                async with snapshots(request.out / "control.sock") as stream:
+                async with snapshots(request.out / SOCKET_NAME) as stream:
                     async for snapshot in stream:
                         elapsed_s = time.monotonic() - started_s
                         if live is not None:

@@ -43,6 +43,7 @@ def page(assessment: Assessment, report: Report) -> str:
         f"<style>\n{style}</style>",
         "</head>\n<body>\n<main>",
         _header(assessment, report, title),
+        _ending(assessment.run.problems),
         _verdict(report),
         _tiles(assessment, report),
         '<div class="grid">',
@@ -75,6 +76,14 @@ def _header(assessment: Assessment, report: Report, title: str) -> str:
     length = duration(report.duration_s) if report.duration_s is not None else ""
     facts = " · ".join(fact for fact in (f"site {assessment.site.site}", rating, when, length) if fact)
     return f"<header><h1>{escape(title)}</h1><p>{escape(facts)}</p></header>"
+
+
+def _ending(problems: Sequence[str]) -> str:
+    """What the verdict does not cover: the part of the run that did not take place."""
+    if not problems:
+        return ""
+    words = "This was not a whole run; what follows is about the part that was."
+    return f'<div class="verdict bad"><strong>{words}</strong><span>{escape("; ".join(problems))}</span></div>'
 
 
 def _verdict(report: Report) -> str:

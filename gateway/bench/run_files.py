@@ -22,6 +22,7 @@ GATEWAY_FILES: Final = ("gateway.1.jsonl", "gateway.jsonl")
 """The journal and its predecessor, where it grew too long for one file."""
 DSO_FILE: Final = "dso.jsonl"
 JITTER_FILE: Final = "jitter.json"
+END_FILE: Final = "end.json"
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,12 +61,16 @@ class Physics:
 
 @dataclass(frozen=True, slots=True)
 class Run:
-    """Everything one run left behind. `dso` is None where no DSO twin kept a log."""
+    """Everything one run left behind. `dso` is None where no DSO twin kept a log.
+
+    `problems` is what kept the run from being what was planned, as the demo has it; empty for a whole run.
+    """
 
     physics: Physics
     gateway: tuple[Event, ...]
     dso: tuple[Event, ...] | None
     bare_loop: Spread
+    problems: tuple[str, ...] = ()
 
 
 def number(value: object) -> float | None:
@@ -98,7 +103,17 @@ def read_run(run_dir: Path) -> Run:
         gateway=read_events(*(run_dir / name for name in GATEWAY_FILES)),
         dso=read_events(dso_file) if dso_file.exists() else None,
         bare_loop=read_jitter(run_dir / JITTER_FILE),
+        problems=read_problems(run_dir / END_FILE),
     )
+
+
+def read_problems(path: Path) -> tuple[str, ...]:
+    """What went wrong with a run as such: a process that ended, an interruption."""
+    try:
+        found = mapping(json.loads(path.read_bytes())).get("problems")
+    except (OSError, ValueError, RecursionError):
+        return ()
+    return tuple(str(text) for text in found) if isinstance(found, list) else ()
 
 
 def read_events(*paths: Path) -> tuple[Event, ...]:

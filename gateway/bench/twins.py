@@ -31,12 +31,15 @@ class TwinsProcess:
         *,
         broker: str | None = None,
         trace: Path | None = None,
+        broker_port: int = 0,
     ) -> TwinsProcess:
         """Start the twins named (none: all) and wait until they serve; raises ChildFailedError."""
         children: list[Child] = []
         try:
             if broker is None:
-                child = await Child.start("broker", ["sim_devices.broker", "--until-eof"], logs / "broker.log")
+                wanted = broker_port if ports == "declared" else 0
+                arguments = ["sim_devices.broker", "--port", str(wanted), "--until-eof"]
+                child = await Child.start("broker", arguments, logs / "broker.log")
                 children.append(child)
                 said = (await child.ready())["endpoints"]["mqtt"]
                 broker = f"{said['host']}:{said['port']}"
@@ -60,15 +63,18 @@ class TwinsProcess:
         return [await child.stop() for child in reversed(self.children)]
 
 
-async def serve_twins(site: Path, names: Sequence[str], ports: str, broker: str | None) -> int:
-    """`gateway twins`: print the endpoints, serve until a signal or until the twins end; the exit code."""
+async def serve_twins(site: Path, names: Sequence[str], ports: str, broker: str | None, broker_port: int = 0) -> int:
+    """`gateway twins`: print the endpoints, serve until a signal or until the twins end; the exit code.
+
+    `broker_port`: where MQTT twins are declared to be found; 0: anywhere.
+    """
     stop = asyncio.Event()
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stop.set)
     with tempfile.TemporaryDirectory(prefix="lamina-twins-") as logs:
         try:
-            twins = await TwinsProcess.start(site, names, ports, Path(logs), broker=broker)
+            twins = await TwinsProcess.start(site, names, ports, Path(logs), broker=broker, broker_port=broker_port)
         except ChildFailedError as error:
             sys.stderr.write(f"{error}\n")
             return 2

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import os
 import sys
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
@@ -44,8 +45,8 @@ async def watch_gateway(socket: Path, *, as_json: bool) -> int:
         async with snapshots(socket) as stream:
             if as_json:
                 async for snapshot in stream:
-                    sys.stdout.write(json.dumps(snapshot) + "\n")
-                    sys.stdout.flush()
+                    if not _print_line(json.dumps(snapshot)):
+                        return 0
                 return 0
             with Live(console=Console(), screen=True, auto_refresh=False) as live:
                 async for snapshot in stream:
@@ -55,3 +56,15 @@ async def watch_gateway(socket: Path, *, as_json: bool) -> int:
         return 2
     sys.stderr.write("the gateway ended\n")
     return 0
+
+
+def _print_line(line: str) -> bool:
+    """Print at once; False when the reader has left, as `head` does."""
+    try:
+        sys.stdout.write(line + "\n")
+        sys.stdout.flush()
+    except BrokenPipeError:
+        # What is left in the buffer would be told of again when Python ends.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return False
+    return True

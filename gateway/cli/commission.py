@@ -1,4 +1,4 @@
-"""The commissioning commands: profile, scan, read, write, try, commission."""
+"""The commissioning commands: scan, read, write, try, commission."""
 
 from __future__ import annotations
 
@@ -11,10 +11,12 @@ from typing import Annotated, Any, Final
 
 import typer
 
-from config.findings import ConfigError, Finding, Severity
-from config.loading import check_profile, load_profile, shipped_profiles, shipped_sites
+from config.findings import ConfigError, Finding
+from config.loading import load_profile, shipped_profiles, shipped_sites
 from config.profile import Profile
-from gateway.cli.sites import BAD_INPUT, FAILED, end, end_with_findings, loaded, print_findings, site_path
+from config.vocabulary import WriteStatus
+from gateway.cli.profiles import profile_app
+from gateway.cli.sites import FAILED, end, end_with_findings, loaded, site_path
 
 JsonOption = Annotated[bool, typer.Option("--json", help="One JSON document for programs, never wrapped.")]
 SiteArgument = Annotated[str, typer.Argument(metavar="SITE", help="A site file, or the name of a shipped site: demo.")]
@@ -39,68 +41,16 @@ RtuOption = Annotated[bool, typer.Option("--rtu", help="HOST speaks RTU frames o
 DEFAULT_UNITS: Final = {"tcp": "255,1-247", "line": "1-247"}
 NOT_ENDED: Final = "stopped before the end; what was found until then"
 
-profile_app = typer.Typer(
-    help="Device profiles: list those that come with Lamina, check your own.", no_args_is_help=True
-)
-
 
 def add_commissioning(app: typer.Typer) -> None:
     """Register the commands."""
     app.add_typer(profile_app, name="profile")
     app.command("scan")(scan)
     app.command("read")(read)
-    app.command("write")(write)
+    # A negative VALUE is a value, not an option.
+    app.command("write", context_settings={"ignore_unknown_options": True})(write)
     app.command("try")(try_profile)
     app.command("commission")(commission)
-
-
-@profile_app.command("list")
-def profile_list(as_json: JsonOption = False) -> None:
-    """List the profiles that come with Lamina.
-
-    Example: gateway profile list
-    """
-    from gateway.cli.commission_tables import print_profiles
-
-    rows = []
-    for name in shipped_profiles():
-        profile = load_profile(name)
-        source = f"{profile.source.publisher}: {profile.source.document}, {profile.source.version}"
-        rows.append(
-            {
-                "profile": name,
-                "kind": profile.kind.value,
-                "protocol": profile.protocol,
-                "title": profile.title,
-                "status": profile.status,
-                "source": source,
-            }
-        )
-    if as_json:
-        _print_json(rows)
-    else:
-        print_profiles(rows)
-
-
-@profile_app.command("check")
-def profile_check(
-    name: Annotated[str, typer.Argument(metavar="FILE|NAME", help="A profile file, or the name of a shipped profile.")],
-    as_json: JsonOption = False,
-) -> None:
-    """Check a profile; list every mistake with line, path and what is allowed. Ends with 2 if there is an error.
-
-    Example: gateway profile check my_inverter.yaml
-    """
-    path = Path(name)
-    if not path.exists() and path.suffix == "" and "/" not in name:
-        path = shipped_profiles().get(name, path)
-    findings = check_profile(path)
-    print_findings(findings, as_json=as_json)
-    if any(finding.severity is Severity.ERROR for finding in findings):
-        raise typer.Exit(BAD_INPUT)
-    if not as_json:
-        warnings = f", {len(findings)} warning{'s' * (len(findings) > 1)}" if findings else ""
-        sys.stdout.write(f"{path}: good{warnings}\n")
 
 
 def scan(
@@ -122,6 +72,7 @@ def scan(
 
     Ctrl-C ends it and prints what was found. Ends with 1 if nothing was found.
 
+    \b
     Examples:
       gateway scan 192.168.1.20
       gateway scan --serial /dev/ttyUSB0 --baud 19200 --parity even --units 1-10
@@ -217,9 +168,9 @@ def write(
     """Write one point of a device and read it back. Shows what it is now and what would go over the wire, then asks.
 
     Refused while a gateway runs on the site, outside the point's range, and outside the device's limits in the site
-    file. Ends with 1 if the device refuses it or shows another value afterwards. Negative values follow `--`.
+    file. Ends with 1 if the device refuses it or shows another value afterwards.
 
-    Example: gateway write site.yaml battery_a -- setpoint_readback_w -5000
+    Example: gateway write site.yaml battery_a setpoint_readback_w -5000
     """
     from gateway.commission.writing import WriteRefused, prepare
     from gateway.state_directory import SiteHeldError, default_state_directory, held_state_directory
@@ -270,7 +221,7 @@ def _write(device: str, profile: Profile, address: Any, prepared: Any, *, yes: b
         sys.stdout.write("  the point can't be read back\n")
     else:
         sys.stdout.write(f"  read back: {shown(done.read_back)} {prepared.unit}".rstrip() + "\n")
-    if done.agrees is False:
+    if done.agrees is False and done.outcome.status is WriteStatus.ACKNOWLEDGED:
         sys.stderr.write(f"{device}.{prepared.point}: the device shows another value than was written\n")
     return 0 if done.good else FAILED
 
@@ -376,6 +327,7 @@ def commission(
     dead time and Tr90, which are stored for control. One device moves at a time, within its own limits, the site's and
     its state of charge; anything odd puts it at rest. Ends with 1 unless every device that was stepped is good.
 
+    \b
     Examples:
       gateway commission demo --twin all --out demo.lags.yaml
       gateway commission site.yaml battery_a --step-w 2000 --allow-real-writes

@@ -16,6 +16,7 @@ from config.findings import ConfigError
 from config.lags import lags_path, load_lags, save_lags
 from config.profile import Profile
 from config.site import Site
+from config.vocabulary import DeviceKind
 from gateway.bench.children import ChildFailedError
 from gateway.bench.twins import TwinsProcess
 from gateway.cli.commission_tables import StepView, print_reports
@@ -70,6 +71,9 @@ def _check_names(command: CommissionCommand) -> None:
     if unknown:
         there = ", ".join(command.site.devices)
         raise BadRequestError(f"{', '.join(unknown)}: the site has no such device; there are {there}")
+    meters = [name for name in command.devices if command.profiles[name].kind is DeviceKind.METER]
+    if meters:
+        raise BadRequestError(f"{', '.join(meters)}: a meter has nothing to step")
     if command.out is not None and not command.out.parent.is_dir():
         raise BadRequestError(f"--out {command.out}: the folder {command.out.parent} does not exist")
 

@@ -19,6 +19,7 @@ from gateway.commission.stepping import Live
 from gateway.commission.writing import Prepared
 
 _PIPED_WIDTH = 200
+_LARGEST_WHOLE = 1e15
 _COLOURS = {"good": "green", "plausible": "green", "uncertain": "yellow", "doubtful": "yellow", "skipped": "yellow"}
 _COLOURS |= {"bad": "red", "failed": "red", "aborted": "red", "missing": "dim"}
 
@@ -38,7 +39,9 @@ def shown(value: object) -> str:
     """A value as it stands in a table."""
     if value is None:
         return "-"
-    return f"{value:.6g}" if isinstance(value, float) else escape(str(value))
+    if isinstance(value, float):
+        return f"{value:.0f}" if value.is_integer() and abs(value) < _LARGEST_WHOLE else f"{value:.6g}"
+    return escape(str(value))
 
 
 def print_points(title: str, rows: Iterable[Mapping[str, Any]], *, verdict: bool) -> None:

@@ -15,7 +15,7 @@ import typer
 from config.findings import Severity
 from gateway.cli.commission import add_commissioning
 from gateway.cli.logs import log_to_stderr
-from gateway.cli.sites import BAD_INPUT, FAILED, end, loaded, measured_lags, print_findings, site_path
+from gateway.cli.sites import BAD_INPUT, FAILED, broker_address, end, loaded, measured_lags, print_findings, site_path
 
 app = typer.Typer(
     name="gateway",
@@ -122,8 +122,11 @@ def twins(
 
     if ports not in ("declared", "free"):
         end(f"--ports {ports}: allowed are declared and free")
-    path, _, _ = loaded(site)
-    raise typer.Exit(asyncio.run(serve_twins(path, tuple(twin or ()), ports, broker)))
+    broker_address(broker)
+    path, model, _ = loaded(site)
+    declared = {address.port for device in model.devices.values() if (address := device.address).driver == "mqtt"}
+    port = declared.pop() if len(declared) == 1 else 0
+    raise typer.Exit(asyncio.run(serve_twins(path, tuple(twin or ()), ports, broker, port)))
 
 
 @app.command()
@@ -144,6 +147,7 @@ def demo(
     """
     from gateway.bench.demo import DemoRequest, run_demo
 
+    broker_address(broker)
     path, model, _ = loaded(site)
     request = DemoRequest(path, model, duration, out, headless or not sys.stdout.isatty(), broker)
     raise typer.Exit(asyncio.run(run_demo(request)))
@@ -188,11 +192,11 @@ def watch(
 ) -> None:
     """Show a running gateway live: connection point, envelope with its sources, devices, orders, links."""
     from gateway.bench.watch import watch_gateway
-    from gateway.state_directory import default_state_directory
+    from gateway.state_directory import SOCKET_NAME, default_state_directory
 
     _, model, _ = loaded(site)
     directory = state or default_state_directory(model.site)
-    raise typer.Exit(asyncio.run(watch_gateway(directory / "control.sock", as_json=as_json)))
+    raise typer.Exit(asyncio.run(watch_gateway(directory / SOCKET_NAME, as_json=as_json)))
 
 
 @app.command()

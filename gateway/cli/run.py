@@ -22,7 +22,7 @@ from config.profile import Profile
 from config.site import Address, MqttBroker, Site
 from gateway.bench.children import ChildFailedError
 from gateway.bench.twins import TwinsProcess
-from gateway.cli.sites import BAD_INPUT, FAILED
+from gateway.cli.sites import BAD_INPUT, FAILED, broker_address
 from gateway.runtime import RunOptions, Runtime
 from gateway.state_directory import SiteHeldError, default_state_directory, held_state_directory
 
@@ -91,7 +91,8 @@ async def _run(
             twin_world=(control["host"], control["port"])
             if control and len(twins) < len(request.site.devices)
             else None,
-            broker=broker if broker is not None or child is None else child.broker,
+            broker=broker,
+            spare_broker=child.broker if child is not None else None,
             observe=request.observe,
             allow_real_writes=request.allow_real_writes,
             trace=request.trace,
@@ -122,17 +123,6 @@ def twin_names(site: Site, given: Iterable[str]) -> frozenset[str]:
     return frozenset(names)
 
 
-def broker_address(text: str | None) -> MqttBroker | None:
-    """HOST:PORT as a broker; raises BadRequestError."""
-    if text is None:
-        return None
-    host, _, port = text.rpartition(":")
-    try:
-        return MqttBroker(host=host, port=int(port))
-    except (ValueError, ValidationError):
-        raise BadRequestError(f"--broker {text}: HOST:PORT is asked for") from None
-
-
 def read_addresses(path: Path | None) -> dict[str, Any]:
     """What `gateway twins` has printed, from a file; empty without one. Raises BadRequestError."""
     if path is None:
@@ -149,10 +139,18 @@ def read_addresses(path: Path | None) -> dict[str, Any]:
 def site_addresses(site: Site, endpoints: dict[str, Any]) -> dict[str, Address]:
     """Endpoints as addresses by device; raises BadRequestError."""
     adapter: TypeAdapter[Address] = TypeAdapter(Address)
-    try:
-        return {name: adapter.validate_python(value) for name, value in endpoints.items() if name in site.devices}
-    except ValidationError as error:
-        raise BadRequestError(f"endpoints: {error}") from error
+    addresses: dict[str, Address] = {}
+    faults: list[str] = []
+    for name in site.devices.keys() & endpoints.keys():
+        try:
+            addresses[name] = adapter.validate_python(endpoints[name])
+        except ValidationError as error:
+            for item in error.errors(include_url=False, include_input=False):
+                where = ".".join(str(part) for part in ("endpoints", name, *item["loc"]))
+                faults.append(f"{where}: {item['msg']}")
+    if faults:
+        raise BadRequestError("\n".join(sorted(faults)))
+    return addresses
 
 
 def _tell_what_is_written(options: RunOptions) -> None:

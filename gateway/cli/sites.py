@@ -9,12 +9,13 @@ from pathlib import Path
 from typing import Final, NoReturn
 
 import typer
+from pydantic import ValidationError
 
 from config.findings import ConfigError, Finding
 from config.lags import MeasuredLag, lags_path, load_lags
 from config.loading import load_profiles, load_site, shipped_sites
 from config.profile import Profile
-from config.site import Site
+from config.site import MqttBroker, Site
 
 BAD_INPUT: Final = 2
 FAILED: Final = 1
@@ -48,6 +49,17 @@ def measured_lags(path: Path, site: Site, given: Path | None = None) -> dict[str
         return load_lags(lags, site.site)
     except ConfigError as error:
         end_with_findings(error.findings)
+
+
+def broker_address(text: str | None) -> MqttBroker | None:
+    """HOST:PORT as a broker, None as none; or an end with what is asked for."""
+    if text is None:
+        return None
+    host, _, port = text.rpartition(":")
+    try:
+        return MqttBroker(host=host, port=int(port))
+    except (ValueError, ValidationError):
+        end(f"--broker {text}: HOST:PORT is asked for")
 
 
 def end_with_findings(findings: Iterable[Finding], *, as_json: bool = False) -> NoReturn:

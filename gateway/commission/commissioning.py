@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
-from contextlib import AbstractAsyncContextManager
+import asyncio
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any, Final, Literal
@@ -15,12 +16,22 @@ from config.vocabulary import POWER_W, Clock, DeviceKind
 from gateway.commission.field import Field, field_of
 from gateway.commission.response import Seen
 from gateway.commission.step_plan import Bounds, bounds_of, plan_step
-from gateway.commission.stepping import Aborted, Live, OnLive, StepOutcome, Stepper, StepSite, situation_of
+from gateway.commission.stepping import (
+    PRESENT_WITHIN_S,
+    Aborted,
+    OnLive,
+    StepOutcome,
+    Stepper,
+    StepSite,
+    has_been_read,
+    situation_of,
+)
 from gateway.control.model import DeviceModel, SiteModel, build_site_model
 
 DEFAULT_STEP_PU: Final = 0.2
 PERIOD_S: Final = 0.02
-_PRESENT_WITHIN_S: Final = 4.0
+_TELL_S: Final = 0.05
+LEAST_STALE_S: Final = 1.0
 _NOISE_OF_A_LAG_PU: Final = 0.03
 _ORDER: Final = {DeviceKind.BATTERY: 0, DeviceKind.CHARGER: 1, DeviceKind.RELAY: 2, DeviceKind.INVERTER: 3}
 """Inverters last: at rest they generate nothing for a while."""
@@ -97,7 +108,6 @@ class Commissioning:
         )
         self._devices: dict[str, DeviceModel] = {device.name: device for device in self._model.devices}
         self._addresses = {name: request.addresses.get(name, d.address) for name, d in request.site.devices.items()}
-        self._stale_after_s = max(self._model.stale_after_s, 1.0)
         self.reports: list[DeviceReport] = []
 
     async def run(self) -> list[DeviceReport]:
@@ -136,24 +146,34 @@ class Commissioning:
         left = []
         async with self._field(resting) as work:
             waited = [*names, self._model.meter]
-            await work.view.until(lambda: all(POWER_W in work.view.latest.get(name, {}) for name in waited),
-                                  _PRESENT_WITHIN_S)  # fmt: skip
+            await work.view.until(lambda: all(self._is_known(work, name) for name in waited), PRESENT_WITHIN_S)
             for name in names:
-                reason = self._refused(name) or self._unfit(work, name)
-                if reason:
-                    self._add(DeviceReport(name, self._devices[name].kind, "skipped", reason))
-                else:
+                report = self._passed_over(work, name)
+                if report is None:
                     left.append(name)
+                else:
+                    self._add(report)
         return left
 
-    def _unfit(self, work: Field, name: str) -> str:
-        """Why a step makes no sense at present, apart from how far the connection is from its limits."""
-        situation = situation_of(work, name, None, self._clock(), self._stale_after_s)
-        if situation is None:
-            # What does not answer is a failure, not a reason to pass over it.
-            return ""
-        plan = plan_step(self._devices[name], situation, self._bounds(), self._step_w(name))
-        return plan if isinstance(plan, str) else ""
+    def _is_known(self, work: Field, name: str) -> bool:
+        return has_been_read(work.view, name, self._request.profiles[name])
+
+    def _passed_over(self, work: Field, name: str) -> DeviceReport | None:
+        """Why a device is not stepped: by its nature, its present state, or since it does not answer."""
+        kind, reason = self._devices[name].kind, self._refused(name)
+        situation = situation_of(work, name, None, self._clock(), self._stale_after_s(name))
+        if not reason and situation is None:
+            return DeviceReport(name, kind, "aborted", f"{name} does not answer: {work.link_reason(name)}")
+        if not reason and situation is not None:
+            # How far the connection is from its limits is looked at right before the step.
+            plan = plan_step(self._devices[name], situation, self._bounds(), self._step_w(name))
+            reason = plan if isinstance(plan, str) else ""
+        return DeviceReport(name, kind, "skipped", reason) if reason else None
+
+    def _stale_after_s(self, name: str) -> float:
+        """How long a power of the device or of the meter may be believed."""
+        own_s = self._devices[name].stale_after_s or self._model.stale_after_s
+        return max(own_s, self._model.stale_after_s, LEAST_STALE_S)
 
     async def _commission(self, name: str) -> DeviceReport:
         device, kind = self._devices[name], self._devices[name].kind
@@ -161,7 +181,7 @@ class Commissioning:
         try:
             async with self._field(frozenset((name,))) as work:
                 phases = self._request.site.devices[name].phases
-                stepper = Stepper(work, name, device, self._request.profiles[name], phases, site, self._live(work))
+                stepper = Stepper(work, name, device, self._request.profiles[name], phases, site, self._on_live)
                 outcome = await stepper.run(self._step_w(name))
         except Aborted as aborted:
             return DeviceReport(name, kind, "aborted", str(aborted))
@@ -193,12 +213,19 @@ class Commissioning:
         )
 
     def _lag(self, name: str, outcome: StepOutcome) -> MeasuredLag | None:
-        """The shorter of what the device and the meter have shown: either can only add a delay of its own."""
+        """The shorter of what the device and the meter have shown: either can only add a delay of its own.
+
+        To each its sampling period is added, for a view of few samples is early or late by as much.
+        """
         views: list[tuple[Literal["device", "meter"], Seen | None]] = [
             ("device", outcome.own),
             ("meter", outcome.meter),
         ]
-        seen = [(view.lag_s, who, view) for who, view in views if view is not None and view.lag_s is not None]
+        seen = [
+            (view.lag_s + view.period_s, who, view)
+            for who, view in views
+            if view is not None and view.lag_s is not None
+        ]
         clean = [item for item in seen if item[2].noise_w <= _NOISE_OF_A_LAG_PU * abs(outcome.asked_w)]
         best = min(clean or seen, key=lambda item: item[0], default=None)
         if best is None:
@@ -217,7 +244,7 @@ class Commissioning:
         sees = self._devices[name].seen_by_meter
         others = tuple(other for other, device in self._devices.items() if other != name and device.seen_by_meter)
         meter = self._model.meter if sees else None
-        return StepSite(meter, self._bounds(), self._model.rating_w, others, self._stale_after_s)
+        return StepSite(meter, self._bounds(), self._model.rating_w, others, self._stale_after_s(name))
 
     def _bounds(self) -> Bounds:
         return bounds_of(self._model, has_parents=bool(self._request.site.parents))
@@ -227,22 +254,25 @@ class Commissioning:
             return self._request.step_w
         return self._request.step_pu * self._devices[name].rating_w
 
-    def _field(self, written: frozenset[str]) -> AbstractAsyncContextManager[Field]:
+    @asynccontextmanager
+    async def _field(self, written: frozenset[str]) -> AsyncIterator[Field]:
         request = self._request
-        return field_of(request.site, request.profiles, self._addresses, written, PERIOD_S, self._clock)
+        async with field_of(request.site, request.profiles, self._addresses, written, PERIOD_S, self._clock) as work:
+            telling = asyncio.create_task(self._tell_real_powers(work), name="real powers")
+            try:
+                yield work
+            finally:
+                telling.cancel()
+                await asyncio.gather(telling, return_exceptions=True)
 
-    def _live(self, work: Field) -> OnLive:
-        """Pass on what is seen, and tell the twins' physics what the real devices do."""
+    async def _tell_real_powers(self, work: Field) -> None:
+        """Let the twins' physics add what the real devices measure, or the meter's twin has no sum to show."""
         real = [name for name in self._devices if name not in self._request.twins]
-
-        def told(live: Live) -> None:
-            if self._tell_twins is not None:
-                now_s = self._clock()
-                powers = {name: work.view.number(name, POWER_W, now_s, self._stale_after_s) for name in real}
-                self._tell_twins({name: power for name, power in powers.items() if power is not None})
-            self._on_live(live)
-
-        return told
+        while self._tell_twins is not None:
+            now_s = self._clock()
+            powers = {name: work.view.number(name, POWER_W, now_s, self._stale_after_s(name)) for name in real}
+            self._tell_twins({name: power for name, power in powers.items() if power is not None})
+            await asyncio.sleep(_TELL_S)
 
 
 def _seen(seen: Seen | None) -> dict[str, float | None] | None:

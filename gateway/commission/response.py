@@ -20,12 +20,16 @@ _AT_10: Final = log10(1.0 / 0.9)
 
 
 class Seen(NamedTuple):
-    """A step as one instrument saw it. `noise_w`: its standard deviation before the step, and once it had settled."""
+    """A step as one instrument saw it. `noise_w`: its standard deviation before the step, and once it had settled.
+
+    `period_s`: the mean time between its samples, by which the lag may be wrong.
+    """
 
     change_w: float
     noise_w: float
     dead_time_s: float | None
     tr90_s: float | None
+    period_s: float = 0.0
 
     @property
     def lag_s(self) -> float | None:
@@ -43,11 +47,12 @@ def measure(before: Samples, after: Samples, step_s: float, settle_s: float) -> 
     settled = [power for at_s, power in after if at_s >= end_s - settle_s] or [after[-1][1]]
     change_w = fmean(settled) - base_w
     noise_w = max(pstdev(power for _, power in before), pstdev(settled))
+    period_s = (end_s - after[0][0]) / max(len(after) - 1, 1)
     if abs(change_w) < max(5.0 * noise_w, 1.0):
-        return Seen(change_w, noise_w, None, None)
+        return Seen(change_w, noise_w, None, None, period_s)
     shares = [(at_s - step_s, (power - base_w) / change_w) for at_s, power in after]
     dead_s, tr90_s = lag_of(shares)
-    return Seen(change_w, noise_w, dead_s, tr90_s)
+    return Seen(change_w, noise_w, dead_s, tr90_s, period_s)
 
 
 def lag_of(shares: Samples) -> tuple[float, float]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import re
 from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -13,6 +14,9 @@ from config.site import ModbusTcpAddress
 from config.vocabulary import Clock
 from drivers.inspection import FoundUnit, InspectionFailed, Inspector, PointReading, Prober
 from gateway.composition import open_prober
+
+UNIT_BUDGET_S: Final = 8.0
+"""The longest that the profiles may take at one unit."""
 
 UNIT_RANGE: Final = re.compile(r"(\d{1,3})(?:-(\d{1,3}))?")
 
@@ -28,11 +32,15 @@ class Match:
 
 @dataclass(slots=True)
 class Found:
-    """A unit that answers. `also`: other unit numbers at which the same device answers."""
+    """A unit that answers. `also`: other unit numbers at which the same device answers.
+
+    `undecided`: it answered too slowly for every profile to be held against it.
+    """
 
     unit: FoundUnit
     matches: tuple[Match, ...] = ()
     also: tuple[int, ...] = ()
+    undecided: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,8 +85,16 @@ async def _add(found: list[Found], there: FoundUnit, prober: Prober, profiles: S
     if same is not None and same.unit.models == there.models:
         same.also = (*same.also, there.unit)
         return
-    matches = [match for profile in profiles if (match := await _match(profile, there, prober)) is not None]
-    found.append(Found(there, tuple(matches)))
+    item = Found(there)
+    found.append(item)
+    try:
+        async with asyncio.timeout(UNIT_BUDGET_S):
+            for profile in profiles:
+                match = await _match(profile, there, prober)
+                if match is not None:
+                    item.matches = (*item.matches, match)
+    except TimeoutError:
+        item.undecided = True
 
 
 async def _match(profile: Profile, there: FoundUnit, prober: Prober) -> Match | None:
@@ -128,9 +144,11 @@ async def _holds(part: Fingerprint, profile: Profile, there: FoundUnit, inspecto
     reading = (await inspector.read((part.point,)))[part.point]
     if not fits(part, reading):
         return None
-    return (
-        f"{part.point} {reading.sample.value}{profile.points[part.point].unit and ' '}{profile.points[part.point].unit}"
-    )
+    value, unit = reading.sample.value, profile.points[part.point].unit
+    shown = str(value)
+    if isinstance(value, float):
+        shown = f"{value:.0f}" if value.is_integer() else f"{value:.6g}"
+    return f"{part.point} {shown} {unit}".rstrip()
 
 
 def fits(part: Fingerprint, reading: PointReading) -> bool:
@@ -163,6 +181,7 @@ def as_json(found: Found) -> dict[str, Any]:
             "model": model,
             "serial_number": serial,
         },
+        "undecided": found.undecided,
         "profiles": [{"profile": m.profile, "title": m.title, "evidence": m.evidence} for m in found.matches],
     }
 

@@ -9,13 +9,23 @@ from statistics import fmean
 from typing import Final, NamedTuple
 
 from config.profile import Profile
-from config.vocabulary import CHARGING_STATE, MAX_CHARGE_W, MAX_DISCHARGE_W, POWER_W, SOC, Sample, WriteStatus
-from gateway.commission.field import Field
-from gateway.commission.judging import meter_findings, own_findings, phase_findings
+from config.vocabulary import (
+    CHARGING_STATE,
+    MAX_CHARGE_W,
+    MAX_DISCHARGE_W,
+    POWER_W,
+    SOC,
+    DeviceKind,
+    Sample,
+    WriteStatus,
+)
+from gateway.commission.field import Field, FieldView
+from gateway.commission.judging import METER_AGREES_PU, meter_findings, own_findings, phase_findings
 from gateway.commission.response import Seen, measure
 from gateway.commission.step_plan import Bounds, Situation, StepPlan, plan_step
 from gateway.control.model import DeviceModel
 
+PRESENT_WITHIN_S: Final = 5.0
 BASELINE_S: Final = 1.2
 SETTLED_S: Final = 0.6
 ATTEMPTS: Final = 3
@@ -31,6 +41,10 @@ _NOISE_PU: Final = 0.2
 
 class Aborted(Exception):  # noqa: N818 - the name says what happened, as the report reads it
     """Something odd: the step is broken off, and the rest state follows."""
+
+
+class _Disturbed(Exception):  # noqa: N818 - likewise
+    """Something else moved the device: the step says nothing, and may be made again."""
 
 
 class Live(NamedTuple):
@@ -90,6 +104,7 @@ class Stepper:
         self._name = name
         self._device = device
         self._phases = phases
+        self._profile = profile
         self._site = site
         self._on_live = on_live
         self._phase = ""
@@ -104,18 +119,37 @@ class Stepper:
 
     async def run(self, step_w: float) -> StepOutcome | str:
         """Step, and again if the meter disagrees, since another load may have moved; or in words why not."""
-        outcome: StepOutcome | None = None
+        self._view.listener = self._record
+        try:
+            return await self._attempts(step_w)
+        finally:
+            self._view.listener = None
+
+    async def _attempts(self, step_w: float) -> StepOutcome | str:
+        outcomes: list[StepOutcome] = []
+        reason = ""
         await self._there()
-        for _ in range(ATTEMPTS):
+        for attempt in range(ATTEMPTS):
             plan = self._plan(step_w)
             if isinstance(plan, str):
-                return outcome or plan
-            outcome = await self._once(plan)
-            own_wrong = bool(list(own_findings(plan.change_w, outcome.own, outcome.meter)))
-            opposite = outcome.meter is not None and outcome.meter.change_w * outcome.own.change_w < 0
-            if not outcome.findings or own_wrong or opposite:
+                reason = plan
                 break
-        return outcome or "there was no step"
+            if attempt or plan.base_w == 0.0:
+                await self._write(plan.base_w)
+                await self._settle(plan)
+                # A ceiling that was lifted shows only now what there is.
+                plan = self._plan(step_w)
+            if isinstance(plan, str):
+                reason = plan
+                break
+            try:
+                outcomes.append(await self._once(plan))
+            except _Disturbed as disturbed:
+                reason = str(disturbed)
+                continue
+            if _disagreement(outcomes[-1]) <= METER_AGREES_PU or not worth_repeating(outcomes[-1]):
+                return outcomes[-1]
+        return min(outcomes, key=_disagreement) if outcomes else reason
 
     def _plan(self, step_w: float) -> StepPlan | str:
         now_s, view = self._field.clock(), self._view
@@ -129,51 +163,52 @@ class Stepper:
     async def _there(self) -> None:
         """Wait until the device and the meter have been read."""
         self._enter("waits")
-        names = [self._name, *([self._site.meter] if self._site.meter is not None else [])]
-        for name in names:
 
-            def read(device: str = name) -> bool:
-                return self._power(device) is not None
+        def read() -> bool:
+            there = self._site.meter is None or self._power(self._site.meter) is not None
+            return there and has_been_read(self._view, self._name, self._profile)
 
-            if not await self._view.until(read, 5.0):
+        await self._view.until(read, PRESENT_WITHIN_S)
+        for name in (self._name, self._site.meter):
+            if name is not None and self._power(name) is None:
                 raise Aborted(f"{name} does not answer: {self._field.link_reason(name)}")
 
     async def _once(self, plan: StepPlan) -> StepOutcome:
-        self._recording = _Recording()
-        self._view.listener = self._record
-        try:
-            if plan.base_w == 0.0:
-                await self._write(plan.base_w)
-                await self._settle_at(plan)
-            before = await self._baseline(plan)
-            stepped_s = await self._write(plan.target_w)
-            after = await self._watch(plan, before, stepped_s)
-            await self._write(plan.base_w)
-        finally:
-            self._view.listener = None
+        before = await self._baseline(plan)
+        stepped_s = await self._write(plan.target_w)
+        after = await self._watch(plan, before, stepped_s)
+        await self._write(plan.base_w)
         return self._judged(plan, before, after, stepped_s)
 
-    async def _settle_at(self, plan: StepPlan) -> None:
-        """Until the power stands still at rest; something that doesn't is left to the baseline's judgement."""
+    async def _settle(self, plan: StepPlan) -> None:
+        """Until the power stands still; something that doesn't is left to the baseline's judgement."""
         self._enter("rests")
+        self._recording = _Recording()
         while self._elapsed_s() < self._longest_s:
             await self._look(plan.base_w)
             if self._elapsed_s() > SETTLED_S and _stands(self._recording.own, 0.03 * abs(plan.change_w)):
                 return
 
     async def _baseline(self, plan: StepPlan) -> _Recording:
+        """What there is before the step; taken again if the connection moved, as when a load was switched meanwhile."""
+        noise_w = 0.0
+        for _ in range(ATTEMPTS):
+            before = await self._stretch()
+            if self._site.meter is None or len(before.meter) < _LEAST_SAMPLES:
+                return before
+            noise_w = measure(before.meter, before.meter, 0.0, BASELINE_S).noise_w
+            if noise_w <= _NOISE_PU * abs(plan.change_w):
+                return before
+        raise Aborted(f"the connection moves by {noise_w:.0f} W by itself; a larger step is needed")
+
+    async def _stretch(self) -> _Recording:
         self._enter("baseline")
         self._recording = _Recording()
         while self._elapsed_s() < BASELINE_S or len(self._recording.own) < _LEAST_SAMPLES:
             await self._look(None)
             if self._elapsed_s() > self._longest_s:
                 raise Aborted("its power is not measured often enough")
-        before = self._recording
-        if self._site.meter is not None and len(before.meter) >= _LEAST_SAMPLES:
-            noise_w = measure(before.meter, before.meter, 0.0, BASELINE_S).noise_w
-            if noise_w > _NOISE_PU * abs(plan.change_w):
-                raise Aborted(f"the connection moves by {noise_w:.0f} W by itself; a larger step is needed")
-        return before
+        return self._recording
 
     async def _watch(self, plan: StepPlan, before: _Recording, stepped_s: float) -> _Recording:
         """Record until the power stands at its new value, or the longest time has passed."""
@@ -201,6 +236,8 @@ class Stepper:
         if power_w is None or self._view.present.get(self._name) is False:
             raise Aborted(f"lost while it was stepped: {self._view.reasons.get(self._name) or 'its power is stale'}")
         if abs(power_w - base_w) > _OVERSHOOT_PU * abs(plan.change_w) + 0.02 * self._device.rating_w:
+            if self._device.kind is DeviceKind.INVERTER and power_w > base_w:
+                raise _Disturbed("what it can generate fell while it was stepped")
             raise Aborted(f"{power_w - base_w:+.0f} W came where {plan.change_w:+.0f} W were asked")
         if self._site.meter is None:
             return
@@ -263,6 +300,13 @@ class Stepper:
         await asyncio.sleep(_LOOK_S)
 
 
+def has_been_read(view: FieldView, name: str, profile: Profile) -> bool:
+    """Whether every point that a step is chosen by has come, good or bad."""
+    read = view.latest.get(name, {})
+    wanted = (POWER_W, SOC, CHARGING_STATE, MAX_CHARGE_W, MAX_DISCHARGE_W)
+    return all(point in read for point in wanted if point in profile.points)
+
+
 def situation_of(work: Field, name: str, meter: str | None, now_s: float, stale_after_s: float) -> Situation | None:
     """What the field knows of a device and the connection; None without the device's power."""
     view = work.view
@@ -277,6 +321,20 @@ def situation_of(work: Field, name: str, meter: str | None, now_s: float, stale_
         view.number(name, MAX_CHARGE_W, now_s, SLOW_POINT_AGE_S),
         view.number(name, MAX_DISCHARGE_W, now_s, SLOW_POINT_AGE_S),
     )
+
+
+def _disagreement(outcome: StepOutcome) -> float:
+    """How far device and meter are apart, of the step."""
+    if outcome.meter is None:
+        return 0.0
+    return abs(outcome.meter.change_w - outcome.own.change_w) / abs(outcome.asked_w)
+
+
+def worth_repeating(outcome: StepOutcome) -> bool:
+    """Whether another load may be why the meter disagrees: the device responds, and the meter sees that rightly."""
+    own, meter = outcome.own, outcome.meter
+    responds = not list(own_findings(outcome.asked_w, own, None))
+    return responds and meter is not None and meter.change_w * own.change_w > 0
 
 
 def _append(samples: list[tuple[float, float]], sample: Sample, less_w: float) -> None:

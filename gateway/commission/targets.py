@@ -52,6 +52,8 @@ def address_for(profile: Profile, target: Target) -> Address:
 
 def address_of(protocol: str, target: Target) -> Address:
     """An address by protocol; raises TargetError."""
+    if protocol == "ocpp":
+        raise TargetError("a charger with OCPP calls the gateway: name it in a site file, and look at it there")
     if target.serial is not None and (target.host is not None or protocol != "modbus"):
         raise TargetError("--serial stands in place of HOST:PORT, and is for Modbus alone")
     if target.serial is None and target.host is None:

@@ -137,6 +137,9 @@ class OrderBook:
         self._check_authority(source, order.epoch)
         if abs(order.net_power_w) > self.rating_w:
             raise Refused(f"net_power_w {order.net_power_w:g} is beyond the connection's {self.rating_w:g} W")
+        most_w, least_w = order.net_power_w + order.regulation_down_w, order.net_power_w - order.regulation_up_w
+        if most_w > self.rating_w or least_w < -self.rating_w:
+            raise Refused(f"the regulation reserve reaches beyond the connection's {self.rating_w:g} W")
         held = self._admit(source, Down.DISPATCH, order)
         replaced = [
             other

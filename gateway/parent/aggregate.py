@@ -84,7 +84,9 @@ def compliance(decision: Decision) -> Compliance:
     if decision.unmet:
         return Compliance(state="unmet", reason="the order is beyond what the layer can do now")
     if "fallback" in decision.envelope.upper.source or "fallback" in decision.envelope.lower.source:
-        return Compliance(state="fallback", reason="the parent is not heard")
+        source = decision.envelope.upper.source + decision.envelope.lower.source
+        unknown = source.count("says unknown")
+        return Compliance(state="fallback", reason="a limit is unknown" if unknown else "the parent is not heard")
     return Compliance(state="compliant")
 
 

@@ -106,7 +106,7 @@ class MqttParent:
                 username=self.broker.username,
                 password=_password(self.broker),
                 tls_context=_tls_context(self.broker),
-                identifier=f"lamina-{self.layer}-{os.getpid()}",
+                identifier=f"lamina-{self.layer}-{self.source}-{os.getpid()}",
                 socket_options=(AT_ONCE,),
                 keepalive=10,
                 timeout=CONNECT_TIMEOUT_S,
@@ -182,13 +182,22 @@ def _reason(task: asyncio.Task[None]) -> str:
 
 
 def _password(broker: MqttBroker) -> str | None:
-    return os.environ.get(broker.password_env) if broker.password_env else None
+    if broker.password_env is None:
+        return None
+    password = os.environ.get(broker.password_env)
+    if password is None:
+        raise ValueError(f"the environment has no {broker.password_env}, which is to hold the broker's password")
+    return password
 
 
 def _tls_context(broker: MqttBroker) -> ssl.SSLContext | None:
     if broker.tls is None:
         return None
-    context = ssl.create_default_context(cafile=broker.tls.ca_file)
-    if broker.tls.cert_file:
-        context.load_cert_chain(broker.tls.cert_file, broker.tls.key_file)
+    try:
+        context = ssl.create_default_context(cafile=broker.tls.ca_file)
+        if broker.tls.cert_file:
+            context.load_cert_chain(broker.tls.cert_file, broker.tls.key_file)
+    except OSError as error:
+        files = ", ".join(filter(None, (broker.tls.ca_file, broker.tls.cert_file, broker.tls.key_file)))
+        raise ValueError(f"TLS files {files}: {error}") from error
     return context

@@ -91,8 +91,10 @@ def _parse(payload: bytes) -> dict[str, Any]:
     if len(payload) > MAX_PAYLOAD_BYTES:
         raise Refused(f"payload of {len(payload)} bytes; {MAX_PAYLOAD_BYTES} are allowed")
     try:
-        raw = json.loads(payload, parse_constant=_no_constant, parse_float=_finite)
-    except (ValueError, RecursionError) as error:
+        raw = json.loads(payload, parse_constant=_no_constant, parse_float=_finite, object_pairs_hook=_once)
+    except RecursionError as error:
+        raise Refused("not JSON: nested too deeply") from error
+    except ValueError as error:
         raise Refused(f"not JSON: {error}") from error
     if not isinstance(raw, dict):
         raise Refused("not a JSON object")
@@ -101,6 +103,14 @@ def _parse(payload: bytes) -> dict[str, Any]:
 
 def _no_constant(name: str) -> NoReturn:
     raise ValueError(f"{name} is not a number")
+
+
+def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """An object whose keys stand once: two readers may otherwise read two orders."""
+    found = dict(pairs)
+    if len(found) != len(pairs):
+        raise ValueError("a key stands twice")
+    return found
 
 
 def _finite(text: str) -> float:
@@ -114,7 +124,7 @@ def _schema_reason(error: ValidationError) -> str:
     """The first few schema errors, as field and message."""
     parts = []
     for item in error.errors(include_url=False, include_input=False, include_context=False)[:3]:
-        where = ".".join(str(part) for part in item["loc"]) or "message"
+        where = str(item["loc"][0]) if item["loc"] else "message"
         parts.append(f"{where}: {item['msg']}")
     return "; ".join(parts)
 

@@ -18,7 +18,7 @@ class PseudoTerminal:
 
     With `link` the terminal is reached by a symbolic link of that name, which stays the same when it is plugged in
     again; else by its own name. Bytes that nobody takes are lost, as on a line. Raises OSError when no terminal can be
-    had, or when `link` names something that is no link.
+    had, or when `link` is there and doesn't lead to a pseudo-terminal.
     """
 
     def __init__(self, received: Callable[[bytes], None], link: Path | None = None) -> None:
@@ -86,8 +86,8 @@ class PseudoTerminal:
 
 
 def _point(link: Path, name: str) -> None:
-    """Make `link` lead to `name`, in place of a link that was there."""
-    if link.is_symlink():
+    """Make `link` lead to `name`, in place of what is left of another pseudo-terminal; never of a real port."""
+    if link.is_symlink() and link.readlink().parent == Path(name).parent:
         link.unlink()
     link.symlink_to(name)
 

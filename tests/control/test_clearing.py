@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import random
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gateway.control.clearing import Bid, clear, make_curve, taken_at
+from gateway.control.clearing import Bid, Clearing, clear, make_curve, taken_at
+from tests.control.simple_clearing import LEFT, RIGHT, simple_clear, total_at
 
 BATTERY = ((0.05, 1.0), (0.15, 0.0), (0.35, 0.0), (0.45, -1.0))
 INVERTER = ((0.0, 0.0), (0.0, -1.0))
@@ -59,6 +62,36 @@ def test_clearing_what_is_taken_at_a_price_gives_it_back(all_bids: list[Bid], pr
     taken = taken_at(all_bids, price)
     again = clear(all_bids, taken.total_w)
     assert again.total_w == pytest.approx(taken.total_w, abs=1e-3)
+
+
+def assert_equals_the_oracle(all_bids: list[Bid], target_w: float, clearing: Clearing) -> None:
+    simple = simple_clear(all_bids, target_w)
+    assert clearing.shares_w == pytest.approx(simple.shares_w, rel=1e-9, abs=1e-3)
+    if clearing.lambda_per_kwh != pytest.approx(simple.lambda_per_kwh, abs=1e-9):
+        # Where the sum stays the same over a range of prices, a rounding error decides which of them it is.
+        low, high = sorted((clearing.lambda_per_kwh, simple.lambda_per_kwh))
+        assert total_at(all_bids, low, RIGHT) == pytest.approx(total_at(all_bids, high, LEFT), abs=1e-3)
+
+
+@given(
+    st.lists(bids(), min_size=1, max_size=8),
+    st.one_of(st.floats(-5e5, 5e5), st.integers(-400, 400).map(lambda n: n * 1e3)),
+)
+def test_it_equals_the_simple_way(all_bids: list[Bid], target_w: float) -> None:
+    assert_equals_the_oracle(all_bids, target_w, clear(all_bids, target_w))
+
+
+@pytest.mark.parametrize("seed", range(6))
+def test_many_bids_of_few_shapes_equal_the_simple_way(seed: int) -> None:
+    rng = random.Random(seed)
+    site = [
+        bid(rng.choice((BATTERY, INVERTER)), rating, -rating * rng.random(), rating * rng.random())
+        for rating in [rng.uniform(3e3, 60e3) for _ in range(300)]
+    ]
+    least, most = sum(one.lower_w for one in site), sum(one.upper_w for one in site)
+    for share in (-0.1, 0.0, 0.2, 0.45, 0.5, 0.6, 0.8, 0.97, 1.0, 1.1):
+        target_w = least + share * (most - least)
+        assert_equals_the_oracle(site, target_w, clear(site, target_w))
 
 
 def test_an_export_surplus_charges_batteries_before_it_curtails_the_sun() -> None:

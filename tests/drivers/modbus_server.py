@@ -30,8 +30,8 @@ class Watch:
     def notify(self) -> None:
         self._changed.set()
 
-    async def until(self, condition: Callable[[], bool]) -> None:
-        async with asyncio.timeout(BOUND_S):
+    async def until(self, condition: Callable[[], bool], within_s: float = BOUND_S) -> None:
+        async with asyncio.timeout(within_s):
             while not condition():
                 self._changed.clear()
                 await self._changed.wait()

@@ -1,0 +1,151 @@
+"""The faults that are set on a link, and when each acts."""
+
+from __future__ import annotations
+
+import math
+from collections import deque
+from collections.abc import Callable, Mapping
+from random import Random
+from typing import Any, Final
+
+from config.vocabulary import Clock
+from sim_devices.faults.fault import Fault, FaultError, make_fault
+from sim_devices.faults.registry import Direction
+
+MOST_FAULTS: Final = 1000
+REMEMBERED: Final = 100
+
+
+class ActiveFault:
+    """A fault in force; `acted` counts how often it has changed anything."""
+
+    __slots__ = ("_rng", "acted", "ends_s", "fault", "id", "name", "removed")
+
+    def __init__(self, number: int, fault: Fault, rng: Random, ends_s: float) -> None:
+        self.id = number
+        self.fault = fault
+        self.name = fault.kind.name
+        self.ends_s = ends_s
+        self.acted = 0
+        self.removed = False
+        self._rng = rng
+
+    @property
+    def rng(self) -> Random:
+        """Its own source of chance, so that faults don't disturb each other's."""
+        return self._rng
+
+    def alive(self, now_s: float) -> bool:
+        """Whether it is still in force."""
+        spent = self.fault.count is not None and self.acted >= self.fault.count
+        return not (self.removed or spent or now_s >= self.ends_s)
+
+    def meets(self, direction: Direction, unit: int | None, function: int | None) -> bool:
+        """Whether it is about such bytes; unit and function are None for bytes that are no frame."""
+        fault = self.fault
+        if direction not in fault.directions or (fault.needs_frames and unit is None):
+            return False
+        return fault.unit in (None, unit) and fault.function in (None, function)
+
+    def strikes(self) -> bool:
+        """Draw whether it acts this time."""
+        return self.fault.probability >= 1.0 or self._rng.random() < self.fault.probability
+
+    def number(self, name: str) -> float:
+        """A parameter that has a value."""
+        value = self.fault.parameters[name]
+        assert value is not None
+        return value
+
+    def as_json(self, now_s: float) -> dict[str, Any]:
+        """What it is and what it has done."""
+        left = {} if math.isinf(self.ends_s) else {"ends_in_s": round(max(0.0, self.ends_s - now_s), 3)}
+        return {"id": self.id, **self.fault.as_json(), "acted": self.acted, "active": self.alive(now_s), **left}
+
+
+class FaultSet:
+    """The faults of one link, shared by its connections, in the order in which they were set.
+
+    `listeners` are called after each change by command; what ends by time or count is simply not in force any more,
+    and `next_end_s` says when the next one does. The same seed and the same traffic give the same faults.
+    """
+
+    def __init__(self, protocol: str, clock: Clock, seed: int = 0) -> None:
+        self.protocol = protocol
+        self.listeners: list[Callable[[], None]] = []
+        self.last_id = 0
+        self._clock = clock
+        self._seed = seed
+        self._active: list[ActiveFault] = []
+        self._past: deque[ActiveFault] = deque(maxlen=REMEMBERED)
+
+    def set(self, name: str, **options: Any) -> ActiveFault:
+        """Put a fault in force; see `make_fault` for the options. Raises FaultError."""
+        return self.set_by(name, options)
+
+    def set_by(self, name: Any, options: Mapping[str, Any]) -> ActiveFault:
+        """Likewise, of options that come from outside."""
+        fault = make_fault(name, self.protocol, options)
+        self._forget_the_spent()
+        if len(self._active) >= MOST_FAULTS:
+            raise FaultError(f"{name}: {MOST_FAULTS} faults are set already")
+        ends_s = math.inf if fault.duration_s is None else self._clock() + fault.duration_s
+        self.last_id += 1
+        active = ActiveFault(self.last_id, fault, Random(f"{self._seed}/{self.last_id}"), ends_s)
+        self._active.append(active)
+        self._tell()
+        if not fault.kind.lasts:
+            self._remove(active)
+        return active
+
+    def clear(self, number: int | None = None) -> int:
+        """Take the fault of that id (None: all) out of force; how many were. Bytes that they held pass then."""
+        gone = [active for active in self._active if number in (None, active.id)]
+        in_force = sum(active.alive(self._clock()) for active in gone)
+        for active in gone:
+            self._remove(active)
+        self._tell()
+        return in_force
+
+    def in_force(self, now_s: float) -> list[ActiveFault]:
+        """Those that may act now."""
+        return [active for active in self._active if active.alive(now_s)]
+
+    def any_in_force(self, now_s: float) -> bool:
+        """Whether anything may happen to bytes at all."""
+        return bool(self._active) and any(active.alive(now_s) for active in self._active)
+
+    def refusing(self, now_s: float) -> bool:
+        """Whether new connections are refused."""
+        return any(active.name == "refuse" and active.alive(now_s) for active in self._active)
+
+    def needs_frames(self, direction: Direction, now_s: float) -> bool:
+        """Whether a fault in force in that direction acts on whole frames."""
+        return any(
+            active.fault.needs_frames and direction in active.fault.directions and active.alive(now_s)
+            for active in self._active
+        )
+
+    def next_end_s(self, now_s: float) -> float:
+        """When the next fault in force ends by time; infinite when none does."""
+        return min((active.ends_s for active in self._active if active.alive(now_s)), default=math.inf)
+
+    def as_json(self) -> list[dict[str, Any]]:
+        """Every fault in force, and the last that were."""
+        now_s = self._clock()
+        return [active.as_json(now_s) for active in (*self._past, *self._active)]
+
+    def _forget_the_spent(self) -> None:
+        now_s = self._clock()
+        for active in [active for active in self._active if not active.alive(now_s)]:
+            self._remove(active)
+
+    def _remove(self, active: ActiveFault) -> None:
+        active.removed = True
+        if active in self._active:
+            self._active.remove(active)
+            self._past.append(active)
+
+    def _tell(self) -> None:
+        for listener in tuple(self.listeners):
+            listener()

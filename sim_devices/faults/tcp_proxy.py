@@ -1,0 +1,345 @@
+"""The fault proxy between a driver and a device that are joined by TCP."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import math
+import socket
+import struct
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from typing import Any, Final, cast
+
+from sim_devices.faults.fault_set import FaultSet
+from sim_devices.faults.line import Close, Payload
+from sim_devices.faults.registry import MODBUS_TCP, Direction
+from sim_devices.faults.running import RunningLine
+
+_BACKLOG: Final = 128
+_LINGER_0: Final = struct.pack("ii", 1, 0)
+"""Makes the closing of a socket a reset."""
+
+
+@dataclass(slots=True)
+class ProxyCounts:
+    """What a proxy has seen since its start. `unreached`: connections for which the device could not be had."""
+
+    connections: int = 0
+    unreached: int = 0
+    request_bytes: int = 0
+    reply_bytes: int = 0
+
+
+class TcpFaultProxy:
+    """Forwards every connection to `target` and lets the faults of `faults` happen to what passes.
+
+    `protocol`, as the site file names it, says whether Modbus frames can be told apart. A target that can't be reached
+    resets the driver's connection. While new connections are refused, the port stays reserved.
+    """
+
+    def __init__(self, target: tuple[str, int], *, protocol: str = MODBUS_TCP, seed: int = 0) -> None:
+        self._loop = asyncio.get_running_loop()
+        self.target = target
+        self.faults = FaultSet(protocol, self._loop.time, seed)
+        self.counts = ProxyCounts()
+        self.host = ""
+        self.port = 0
+        self._socket: socket.socket | None = None
+        self._listening = False
+        self._pairs: set[_Pair] = set()
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._none_left = asyncio.Event()
+        self._none_left.set()
+        self._refusal_ends: asyncio.TimerHandle | None = None
+
+    @property
+    def endpoint(self) -> dict[str, Any]:
+        """Where a driver finds the device behind this proxy."""
+        return {"host": self.host, "port": self.port}
+
+    async def listen(self, host: str = "127.0.0.1", port: int = 0) -> int:
+        """Accept connections; return the port. Raises OSError when the address can't be had."""
+        if self._socket is not None:
+            raise RuntimeError("the proxy listens already")
+        self._socket = _bound(host, port)
+        self.host, self.port = host, self._socket.getsockname()[1]
+        self.faults.listeners.append(self._changed)
+        self._open_or_refuse()
+        return self.port
+
+    async def close(self) -> None:
+        """Stop listening and break off every connection; return when the last one is gone."""
+        if self._changed in self.faults.listeners:
+            self.faults.listeners.remove(self._changed)
+        if self._refusal_ends is not None:
+            self._refusal_ends.cancel()
+        if self._socket is not None:
+            if self._listening:
+                self._loop.remove_reader(self._socket)
+            self._socket.close()
+            self._socket = None
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+        for pair in tuple(self._pairs):
+            pair.abort()
+        await self._none_left.wait()
+
+    def state(self) -> dict[str, Any]:
+        """What it does and has seen."""
+        return {"connected": len(self._pairs), **asdict(self.counts), "faults": self.faults.as_json()}
+
+    def joined(self, pair: _Pair) -> None:
+        """Told by a connection when both of its sides are there."""
+        self._pairs.add(pair)
+        self._none_left.clear()
+
+    def parted(self, pair: _Pair) -> None:
+        """Told by a connection when both of its sides are gone."""
+        self._pairs.discard(pair)
+        if not self._pairs:
+            self._none_left.set()
+
+    def _changed(self) -> None:
+        self._open_or_refuse()
+        for pair in tuple(self._pairs):
+            pair.changed()
+
+    def _open_or_refuse(self) -> None:
+        assert self._socket is not None
+        now_s = self._loop.time()
+        refusing = self.faults.refusing(now_s)
+        if refusing and self._listening:
+            self._loop.remove_reader(self._socket)
+            self._socket.close()
+            # A socket that is bound and doesn't listen keeps the port and has the kernel refuse connections to it.
+            self._socket = _bound(self.host, self.port)
+            self._listening = False
+        elif not refusing and not self._listening:
+            self._socket.listen(_BACKLOG)
+            self._loop.add_reader(self._socket, self._accept)
+            self._listening = True
+        if self._refusal_ends is not None:
+            self._refusal_ends.cancel()
+            self._refusal_ends = None
+        end_s = self.faults.next_end_s(now_s)
+        if refusing and end_s < math.inf:
+            self._refusal_ends = self._loop.call_at(end_s, self._look_again, end_s)
+
+    def _look_again(self, end_s: float) -> None:
+        if self._loop.time() < end_s:
+            # The loop's timer was early by its resolution.
+            self._refusal_ends = self._loop.call_later(0.001, self._look_again, end_s)
+        else:
+            self._open_or_refuse()
+
+    def _accept(self) -> None:
+        assert self._socket is not None
+        with contextlib.suppress(BlockingIOError, ConnectionError):
+            client, _ = self._socket.accept()
+            client.setblocking(False)
+            client.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+            self.counts.connections += 1
+            task = self._loop.create_task(self._join(client), name=f"fault proxy {self.port}: connect")
+            self._tasks.add(task)
+            task.add_done_callback(self._tasks.discard)
+
+    async def _join(self, client: socket.socket) -> None:
+        """Connect to the device first: what the driver says meanwhile waits in its socket."""
+        pair = _Pair(self)
+        try:
+            await self._loop.create_connection(lambda: _Side(pair, Direction.REPLY), *self.target)
+            await self._loop.connect_accepted_socket(lambda: _Side(pair, Direction.REQUEST), client)
+            pair.begin()
+        except OSError:
+            self.counts.unreached += 1
+            _reset_on_close(client)
+            client.close()
+            pair.abort()
+        except asyncio.CancelledError:
+            client.close()
+            pair.abort()
+            raise
+
+
+class _Pair:
+    """A driver's connection and the one to the device that goes with it.
+
+    What happens on one side before the other is there is kept until then.
+    """
+
+    def __init__(self, proxy: TcpFaultProxy) -> None:
+        self._line = RunningLine(proxy.faults, self._deliver, self.regulate)
+        self._proxy = proxy
+        self._early: list[Callable[[], None]] | None = []
+        self._sides: dict[Direction, _Side] = {}
+        """By the direction of what each is sent."""
+
+    def opened(self, side: _Side) -> None:
+        """A side is there."""
+        self._sides[side.reads.back] = side
+        self._proxy.joined(self)
+
+    def begin(self) -> None:
+        """Both sides are there."""
+        early, self._early = self._early or [], None
+        self._line.changed()
+        for happened in early:
+            happened()
+
+    def changed(self) -> None:
+        """The faults have changed."""
+        if self._early is None:
+            self._line.changed()
+
+    def received(self, direction: Direction, data: bytes) -> None:
+        """Bytes have come from a side."""
+        if self._early is not None:
+            self._early.append(lambda: self.received(direction, data))
+            return
+        if direction is Direction.REQUEST:
+            self._proxy.counts.request_bytes += len(data)
+        else:
+            self._proxy.counts.reply_bytes += len(data)
+        self._line.feed(direction, data)
+
+    def ended(self, direction: Direction) -> None:
+        """A side will say nothing more."""
+        if self._early is not None:
+            self._early.append(lambda: self.ended(direction))
+        else:
+            self._line.ended(direction)
+
+    def lost(self, side: _Side, exc: Exception | None) -> None:
+        """A side is gone; after both, nothing of the pair is left."""
+        if self._early is not None:
+            self._early.append(lambda: self.lost(side, exc))
+            return
+        self._sides.pop(side.reads.back, None)
+        self._line.nobody_hears(side.reads.back)
+        if not self._sides:
+            self._line.close()
+            self._proxy.parted(self)
+        elif not side.aborted:
+            self._line.ended(side.reads, reset=exc is not None)
+
+    def abort(self) -> None:
+        """Break both sides off, if they are there."""
+        self._line.close()
+        early, self._early = self._early or [], None
+        for side in tuple(self._sides.values()):
+            side.reset()
+        for happened in early:
+            happened()
+
+    def _deliver(self, direction: Direction, what: Payload) -> None:
+        side = self._sides.get(direction)
+        if side is None:
+            return
+        if isinstance(what, bytes):
+            side.send(what)
+        elif what is Close.RESET:
+            side.reset()
+        else:
+            side.end()
+            if all(each.is_ended for each in self._sides.values()):
+                for each in self._sides.values():
+                    each.close()
+
+    def regulate(self) -> None:
+        """Read from each side as fast as the other takes it."""
+        for direction, reader in tuple((side.reads, side) for side in self._sides.values()):
+            writer = self._sides.get(direction)
+            reader.read_on(not (self._line.is_full(direction) or (writer is not None and writer.is_full)))
+
+
+class _Side(asyncio.Protocol):
+    """One of the two connections; it `reads` what goes in that direction, and is sent what goes in the other."""
+
+    def __init__(self, pair: _Pair, reads: Direction) -> None:
+        self.reads = reads
+        self.is_full = False
+        self.is_ended = False
+        self.aborted = False
+        self._pair = pair
+        self._reading = True
+        self._transport: asyncio.Transport | None = None
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self._transport = cast(asyncio.Transport, transport)
+        self._pair.opened(self)
+
+    def data_received(self, data: bytes) -> None:
+        if not self.aborted:
+            self._pair.received(self.reads, data)
+
+    def eof_received(self) -> bool:
+        if not self.aborted:
+            self._pair.ended(self.reads)
+        return True
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self._pair.lost(self, exc)
+
+    def pause_writing(self) -> None:
+        self.is_full = True
+        self._pair.regulate()
+
+    def resume_writing(self) -> None:
+        self.is_full = False
+        self._pair.regulate()
+
+    def send(self, data: bytes) -> None:
+        """Write, unless its end has been said already."""
+        if self._transport is not None and not self.is_ended:
+            self._transport.write(data)
+
+    def end(self) -> None:
+        """Say that nothing more comes, after what was sent."""
+        if self._transport is not None and not (self.is_ended or self._transport.is_closing()):
+            self._transport.write_eof()
+        self.is_ended = True
+
+    def close(self) -> None:
+        """Both directions have ended."""
+        if self._transport is not None:
+            self._transport.close()
+
+    def reset(self) -> None:
+        """Break off, so that the other end notices."""
+        self.aborted = True
+        if self._transport is None:
+            return
+        if not self._transport.is_closing():
+            _reset_on_close(self._transport.get_extra_info("socket"))
+        self._transport.abort()
+
+    def read_on(self, reading: bool) -> None:
+        """Read, or don't."""
+        if self._transport is None or reading is self._reading or self._transport.is_closing():
+            return
+        self._reading = reading
+        if reading:
+            self._transport.resume_reading()
+        else:
+            self._transport.pause_reading()
+
+
+def _bound(host: str, port: int) -> socket.socket:
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    made = socket.socket(family, socket.SOCK_STREAM)
+    try:
+        made.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        made.setblocking(False)
+        made.bind((host, port))
+    except BaseException:
+        made.close()
+        raise
+    return made
+
+
+def _reset_on_close(connection: Any) -> None:
+    """`connection` is a socket or what a loop gives out as one."""
+    with contextlib.suppress(OSError):
+        connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _LINGER_0)
