@@ -30,6 +30,9 @@ class Rounding(Enum):
     TOWARD_ZERO = "toward zero"
 
 
+_NEAREST: Final = Rounding.NEAREST
+
+
 class RawDecoder(Protocol):
     """Decodes what `struct` unpacks in its `format`; None is a bad value."""
 
@@ -102,6 +105,8 @@ class ValueCodec:
         return (value - self.offset) / self.gain + 0.0
 
     def _check_range(self, value: float) -> None:
+        if self._low <= value <= self._high:
+            return
         slack = max(abs(value), 1.0) * _TOLERANCE
         if not self._low - slack <= value <= self._high + slack:
             raise EncodeError(f"{value:g} is outside {self._low:g} to {self._high:g}")
@@ -110,7 +115,7 @@ class ValueCodec:
 def round_raw(exact: float, rounding: Rounding) -> int:
     """Round a raw number; a value that misses a whole one by a rounding error of floats counts as that whole one."""
     nearest = round(exact)
-    if rounding is Rounding.NEAREST or abs(exact - nearest) <= _TOLERANCE * max(1.0, abs(exact)):
+    if rounding is _NEAREST or abs(exact - nearest) <= _TOLERANCE * max(1.0, abs(exact)):
         return nearest
     return math.trunc(exact)
 

@@ -33,6 +33,9 @@ class Figures:
     def add(self, value_ms: float) -> None:
         self._values.append(value_ms)
 
+    def __len__(self) -> int:
+        return len(self._values)
+
     def summary(self) -> dict[str, float | None]:
         """p50, p99 and max, or None where nothing was measured."""
         ordered = sorted(self._values)

@@ -8,28 +8,71 @@ from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import Final
 
-from config.vocabulary import POWER_W, LinkState, Quality, Sample, WriteResult
+from config.vocabulary import POWER_W, LinkState, Quality, Sample, SampleLayer, WriteResult
 
 _NO_SAMPLE: Final = Sample(None, Quality.BAD, 0.0)
+_BAD: Final = Quality.BAD
+
+MOST_LAYERS: Final = 4
+"""One for each poll group; more are left over from earlier connections, and are merged."""
 
 
-@dataclass(frozen=True, slots=True)
+def number_in(sample: Sample, now_s: float, stale_after_s: float) -> float | None:
+    """The sample's value if it is a number, not bad, and not older than `stale_after_s`; else None."""
+    value, quality, measured_s = sample
+    if quality is _BAD or not isinstance(value, float) or now_s - measured_s > stale_after_s:
+        return None
+    return value
+
+
 class DeviceImage:
-    """What is known of one device at the switch; `present` is the driver's word that it answers."""
+    """What is known of one device at the switch; `present` is the driver's word that it answers. Never changed.
 
-    samples: Mapping[str, Sample]
-    present: bool
+    Samples lie in layers, the newest first, which decode a point when it is asked for, above those that came one by
+    one.
+    """
+
+    __slots__ = ("_single", "layers", "present")
+
+    def __init__(self, samples: Mapping[str, Sample], present: bool, layers: tuple[SampleLayer, ...] = ()) -> None:
+        self._single = samples
+        self.layers = layers
+        self.present = present
+
+    @property
+    def samples(self) -> Mapping[str, Sample]:
+        """Every point's newest sample."""
+        if not self.layers:
+            return self._single
+        merged = dict(self._single)
+        for layer in reversed(self.layers):
+            merged.update(layer)
+        return merged
+
+    def updated(self, samples: Mapping[str, Sample]) -> DeviceImage:
+        """With newer samples of a device that answers."""
+        if not isinstance(samples, SampleLayer):
+            return DeviceImage({**self.samples, **samples}, True)
+        names = samples.names
+        layers = (samples, *[layer for layer in self.layers if layer.names is not names])
+        if len(layers) > MOST_LAYERS:
+            return DeviceImage({**self.samples, **samples}, True)
+        return DeviceImage(self._single, True, layers)
+
+    def marked(self, present: bool) -> DeviceImage:
+        """With another word of the driver's."""
+        return DeviceImage(self._single, present, self.layers)
 
     def sample(self, point: str) -> Sample:
         """The point's sample; a bad one where it never had any."""
-        return self.samples.get(point, _NO_SAMPLE)
+        for layer in self.layers:
+            if point in layer.names:
+                return layer[point]
+        return self._single.get(point, _NO_SAMPLE)
 
     def number(self, point: str, now_s: float, stale_after_s: float) -> float | None:
         """The point's value if it is a number, not bad, and not older than `stale_after_s`; else None."""
-        value, quality, measured_s = self.samples.get(point, _NO_SAMPLE)
-        if quality is Quality.BAD or not isinstance(value, float) or now_s - measured_s > stale_after_s:
-            return None
-        return value
+        return number_in(self.sample(point), now_s, stale_after_s)
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,8 +97,7 @@ class ImageInbox:
     arrived: asyncio.Event = field(default_factory=asyncio.Event)
 
     def samples(self, device: str, samples: Mapping[str, Sample]) -> None:
-        known = self._devices.get(device, _ABSENT)
-        self._devices[device] = DeviceImage({**known.samples, **samples}, present=True)
+        self._devices[device] = self._devices.get(device, _ABSENT).updated(samples)
         if device in self._awaited and POWER_W in samples:
             self._awaited.discard(device)
             if not self._awaited:
@@ -68,8 +110,7 @@ class ImageInbox:
         self.on_transition("link", link, state.value, reason)
 
     def device_state(self, device: str, present: bool, reason: str) -> None:
-        known = self._devices.get(device, _ABSENT)
-        self._devices[device] = DeviceImage(known.samples, present=present)
+        self._devices[device] = self._devices.get(device, _ABSENT).marked(present)
         if not present and device in self._awaited:
             self._awaited.discard(device)
             if not self._awaited:

@@ -21,6 +21,7 @@ from config.profile import Profile
 from config.site import Address, MqttBroker, Site
 from config.vocabulary import Clock, UtcClock
 from drivers.backoff import Backoff
+from drivers.cancellation import ended
 from drivers.driver import Driver
 from gateway.composition import build_drivers
 from gateway.control.model import SiteModel, build_site_model
@@ -199,8 +200,7 @@ class Runtime:
                     task.cancel()
                 await asyncio.gather(*own, return_exceptions=True)
                 await self._rest()
-                for link in links:
-                    link.cancel()
+                await ended(links)
             self._end_journal()
 
     async def _supervise(self, run: Callable[[], Any], name: str) -> None:

@@ -19,6 +19,7 @@ import aiomqtt
 
 from config.vocabulary import ChargingState, Clock
 from sim_devices.models import MINIMUM_CURRENT_A, ChargerModel
+from sim_devices.until import ended
 
 PREFIX: Final = "go-eCharger"
 PUBLISH_INTERVAL_S: Final = 0.2
@@ -226,8 +227,7 @@ class MqttCharger:
                 raise
             finally:
                 self.connected = False
-                publishing.cancel()
-                await asyncio.gather(publishing, return_exceptions=True)
+                await ended(publishing)
 
     async def _publish_forever(self, client: aiomqtt.Client) -> None:
         while True:

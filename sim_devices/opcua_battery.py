@@ -41,10 +41,14 @@ class _Container:
 
     def watch(self) -> None:
         """Let the watchdog act when its time has come: disabled, 0 kW, and the setpoint no longer counts."""
-        if self.written_s is not None and self.clock() - self.written_s >= self.timeout_s:
+        now_s = self.clock()
+        if self.written_s is not None and now_s - self.written_s >= self.timeout_s:
             self.written_s = None
             self.enabled = False
-            self.model.set_power(None, None, self.clock())
+            if self.model.reversion_remaining_s(now_s) is not None:
+                # The model's own timer would have run out with its next step, and counted.
+                self.model.reversions += 1
+            self.model.set_power(None, None, now_s)
 
     def refusal(self, name: str, value: Any) -> int | None:
         """The status code that a write of `value` gets, or None when it is taken."""

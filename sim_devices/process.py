@@ -27,7 +27,7 @@ from sim_devices.pace import RealTimePace
 from sim_devices.physics import SitePhysics
 from sim_devices.series import SeriesError
 from sim_devices.trace import Trace
-from sim_devices.until import end_of_process
+from sim_devices.until import end_of_process, ended
 
 NICENESS: Final = 5
 """Twins give way to control: on a small machine both share its cores."""
@@ -75,8 +75,7 @@ async def run_twins(
         async with asyncio.TaskGroup() as tasks:
             running = [tasks.create_task(pace.run(), name="physics"), *endpoints.run_clients(tasks)]
             await until.wait()
-            for task in running:
-                task.cancel()
+            await ended(*running)
     if recorder is not None and recorder.error is not None:
         raise TwinError(f"trace: {trace}: {recorder.error.strerror}")
 

@@ -6,9 +6,10 @@ import asyncio
 import os
 import signal
 import sys
-from typing import Final
+from typing import Any, Final
 
 _CHUNK: Final = 4096
+_CANCEL_AGAIN_S: Final = 1.0
 
 
 def end_of_process(*, until_eof: bool) -> asyncio.Event:
@@ -35,3 +36,15 @@ def end_of_process(*, until_eof: bool) -> asyncio.Event:
             # A regular file or /dev/null can't be polled: it has no other end that could close.
             event.set()
     return event
+
+
+async def ended(*tasks: asyncio.Task[Any]) -> None:
+    """Cancel tasks until they have ended: before Python 3.12 a library's `wait_for` can swallow a cancellation."""
+    left = {task for task in tasks if not task.done()}
+    while left:
+        for task in left:
+            task.cancel()
+        done, left = await asyncio.wait(left, timeout=_CANCEL_AGAIN_S)
+        for task in done:
+            if not task.cancelled():
+                task.exception()

@@ -17,7 +17,7 @@ from drivers.binding import DeviceBinding
 from drivers.driver import LinkStats
 from drivers.modbus.block import Block, ReplySamples
 from drivers.modbus.connection import Connection
-from drivers.modbus.plan import Places, plan_blocks, register_places
+from drivers.modbus.plan import Places, plan_blocks, register_places, register_plan
 from drivers.modbus.read_plan import PlanError
 from drivers.modbus.request import Failure, Request, RequestFailed, read_pdu
 from drivers.modbus.setpoint_writer import SetpointWriter
@@ -156,10 +156,11 @@ class ModbusDevice:
         self._clock = clock
         self._rng = rng
         self._log = structlog.get_logger("drivers.modbus").bind(device=binding.name)
-        self._registers = register_places(binding.profile)
         self._sums = Sums(binding.profile)
         self._definitions = definitions_of(binding.profile)
         self._is_sunspec = any(point.sunspec is not None for point in binding.profile.points.values())
+        self._plan = None if self._is_sunspec else register_plan(binding.profile)
+        self._registers = register_places(binding.profile) if self._plan is None else self._plan.places.points
         self._bases: tuple[int, ...] = BASES
         self._watched = _watched_point(binding)
         self._groups = {
@@ -224,10 +225,10 @@ class ModbusDevice:
 
     async def _prepare(self, connection: Connection) -> None:
         """Find the points, read what is slow (scale factors are), and start the first fast poll."""
-        places = await self._find(connection) if self._is_sunspec else Places(self._registers)
+        places = await self._find(connection) if self._plan is None else self._plan.places
         if not self._sums.needs(self._watched).isdisjoint(places.missing):
             raise NotSunSpec(f"the device has no model that gives {self._watched}")
-        blocks = plan_blocks(self._profile, places)
+        blocks = plan_blocks(self._profile, places) if self._plan is None else self._plan.blocks
         self._places = places
         parts = [
             await self._read_now(connection, block) for block in (*blocks[PollGroup.ONCE], *blocks[PollGroup.SLOW])

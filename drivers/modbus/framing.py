@@ -40,22 +40,30 @@ class Framing(Protocol):
 class TcpFraming:
     """MBAP header and PDU. A frame with another transaction id is counted in `strays` and otherwise ignored."""
 
-    __slots__ = ("_buffer", "_expected", "_transaction", "_unit", "strays")
+    __slots__ = ("_buffer", "_due_head", "_due_length", "_expected", "_transaction", "_unit", "strays")
 
     def __init__(self) -> None:
         self._buffer = b""
         self._transaction = 0
         self._expected = -1
         self._unit = 0
+        self._due_head = b""
+        self._due_length = -1
         self.strays = 0
 
     def wrap(self, request: Request) -> bytes:
-        self._transaction = self._expected = (self._transaction + 1) & 0xFFFF
-        self._unit = request.unit
-        pdu = request.pdu.data
-        return _HEADER.pack(self._transaction, 0, len(pdu) + 1, request.unit) + pdu
+        transaction = self._transaction = self._expected = (self._transaction + 1) & 0xFFFF
+        unit = self._unit = request.unit
+        pdu, _, reply_length = request.pdu
+        self._due_head = _HEADER.pack(transaction, 0, reply_length + 1, unit)
+        self._due_length = _HEADER.size + reply_length
+        return _HEADER.pack(transaction, 0, len(pdu) + 1, unit) + pdu
 
     def feed(self, data: bytes) -> bytes | None:
+        if len(data) == self._due_length and not self._buffer and data.startswith(self._due_head):
+            # Nearly always: the reply that is due, whole and alone.
+            self._expected = self._due_length = -1
+            return data[_HEADER.size :]
         if self._buffer:
             data = self._buffer + data
         reply: bytes | None = None
@@ -71,10 +79,10 @@ class TcpFraming:
             if transaction != self._expected:
                 self.strays += 1
             elif unit != self._unit:
-                self._expected = -1
+                self._expected = self._due_length = -1
                 wrong = f"unit {unit} answers for unit {self._unit}"
             else:
-                self._expected = -1
+                self._expected = self._due_length = -1
                 reply = data[7:end]
             data = data[end:]
         self._buffer = data

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from typing import Final, NamedTuple
 
 from config.profile import Access, Pace, PollGroup, Profile
 from drivers.encoding import register_codec
@@ -24,6 +25,35 @@ class Places:
         self.points = points
         self.factors = factors
         self.missing = missing
+
+
+PLANS_KEPT: Final = 64
+
+
+class RegisterPlan(NamedTuple):
+    """The points of a profile of plain registers, and their blocks. Devices share it: nothing in it ever changes."""
+
+    places: Places
+    blocks: Mapping[PollGroup, tuple[Block, ...]]
+
+
+_plans: dict[int, tuple[Profile, RegisterPlan]] = {}
+
+
+def register_plan(profile: Profile) -> RegisterPlan:
+    """The plan of a profile without SunSpec points, made once for all its devices; `PlanError` as its parts raise it.
+
+    Many devices of one profile then read through the same few objects, which stay in the processor's caches.
+    """
+    # By identity, since profiles hold mappings and have no hash; each is kept with its plan, so that no id comes twice.
+    known = _plans.get(id(profile))
+    if known is None:
+        places = Places(register_places(profile))
+        known = profile, RegisterPlan(places, plan_blocks(profile, places))
+        while len(_plans) >= PLANS_KEPT:
+            del _plans[next(iter(_plans))]
+        _plans[id(profile)] = known
+    return known[1]
 
 
 def register_places(profile: Profile) -> dict[str, PlacedPoint]:

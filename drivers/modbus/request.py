@@ -80,8 +80,9 @@ def write_pdu(address: int, data: bytes, single: bool) -> Pdu:
     if single:
         pdu = struct.pack(">BH", WRITE_SINGLE, address) + data
         return Pdu(pdu, pdu, 5)
-    pdu = _WRITE_MULTIPLE.pack(WRITE_MULTIPLE, address, len(data) // 2, len(data)) + data
-    return Pdu(pdu, pdu[:5], 5)
+    size = len(data)
+    head = _WRITE_MULTIPLE.pack(WRITE_MULTIPLE, address, size // 2, size)
+    return Pdu(head + data, head[:5], 5)
 
 
 class Request:

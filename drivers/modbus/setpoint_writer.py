@@ -19,6 +19,8 @@ from drivers.modbus.write_plan import Segment, WritePlan
 
 _NOTHING: Final = Pdu(b"", b"", 0)
 _COUNTER_MODULUS: Final = 1 << 16
+_FAIL_SAFE: Final = WritePriority.FAIL_SAFE
+_SETPOINT: Final = WritePriority.SETPOINT
 _BUSY_PAUSE_S: Final = 0.2
 # A device that answers reads and no write is written to ever less often, so that its reads go on.
 _FIRST_HOLD_OFF_S: Final = 1.0
@@ -213,9 +215,10 @@ class SetpointWriter(Request):
         connection = self._connection
         if connection is None or self._sequence is not None:
             return
-        if self._pending is None and not self._renew and not self._rest_is_due():
+        setpoint = self._pending
+        if setpoint is None and not self._renew and not self._rest_is_due():
             return
-        priority = self._priority()
+        priority = self._priority(setpoint or self._current)
         if self._queued:
             if priority != self.priority:
                 connection.reprioritize(self, priority)
@@ -224,11 +227,10 @@ class SetpointWriter(Request):
         self._queued = True
         connection.submit(self)
 
-    def _priority(self) -> WritePriority:
-        if self._rest_is_due():
-            return WritePriority.FAIL_SAFE
-        setpoint = self._pending or self._current
-        return min(setpoint.priority, WritePriority.SETPOINT) if setpoint is not None else WritePriority.SETPOINT
+    def _priority(self, setpoint: Setpoint | None) -> WritePriority:
+        if self._rest is not None and self._rest_is_due():
+            return _FAIL_SAFE
+        return _FAIL_SAFE if setpoint is not None and setpoint.priority is _FAIL_SAFE else _SETPOINT
 
     def _start(self) -> _Sequence | None:
         """Begin the rest state, the pending setpoint or the current one again; None if there is nothing to send."""
@@ -236,7 +238,7 @@ class SetpointWriter(Request):
         if control is None or plan is None or rest_plan is None:
             return None
         self._counter = (self._counter + 1) % _COUNTER_MODULUS
-        if self._rest_is_due():
+        if self._rest is not None and self._rest_is_due():
             return self._begin(rest_plan, 0.0, None, math.inf, True)
         setpoint = self._pending or (self._current if self._renew else None)
         told, self._pending, self._renew = self._pending, None, False

@@ -93,27 +93,27 @@ class WritePlan:
         segments: list[Segment] = []
         direction = direction_of(self._control, power_w, self._binding) if self._directed else 0
         start, data = 0, b""
-        points: list[tuple[str, bytes]] = []
+        points: tuple[tuple[str, bytes], ...] = ()
         for step in self._steps:
-            if step.skip_when_idle and direction == 0:
+            if direction == 0 and step.skip_when_idle:
                 continue
             encoded = step.encode(step.value_of(power_w, direction, counter))
             if step.when_changed and acknowledged.get(step.point) == encoded:
                 continue
             if data and (step.address != start + len(data) // 2 or len(data) + len(encoded) > 2 * self._most):
                 segments.append(self._segment(start, data, points))
-                data, points = b"", []
+                data, points = b"", ()
             if not data:
                 start = step.address
             data += encoded
-            points.append((step.point, encoded))
+            points += ((step.point, encoded),)
         if data:
             segments.append(self._segment(start, data, points))
         return segments
 
-    def _segment(self, start: int, data: bytes, points: Sequence[tuple[str, bytes]]) -> Segment:
+    def _segment(self, start: int, data: bytes, points: tuple[tuple[str, bytes], ...]) -> Segment:
         single = len(data) == 2 and self._function != "multiple"
-        return Segment(write_pdu(start, data, single), tuple(points))
+        return Segment(write_pdu(start, data, single), points)
 
 
 def _roundings(control: Control) -> dict[str, Rounding]:

@@ -13,6 +13,7 @@ from config.profile import Access
 from config.site import MqttBroker, MqttDevice
 from config.vocabulary import LinkState, Quality, Sample, WriteResult, WriteStatus
 from drivers.backoff import Backoff
+from drivers.cancellation import apart
 from drivers.driver import LinkStats
 from drivers.encoding import EncodeError
 from drivers.mqtt.connection import Arrival, MqttConnection
@@ -141,7 +142,7 @@ class MqttDriver:
                 watch = watch_silence(pushed, self._clock, lambda: self.stats.state is LinkState.UP)
                 group.create_task(watch, name=f"{self.name} silence")
                 while True:
-                    self._lost(await self._live_once())
+                    self._lost(await apart(self._live_once(), f"{self.name} connection"))
                     await asyncio.sleep(self._backoff.pause_s())
         finally:
             for device in self._by_name.values():

@@ -14,6 +14,7 @@ from config.profile import Access, PollGroup
 from config.site import OpcUaServer
 from config.vocabulary import HEARTBEAT, LinkState, Quality, Sample, WriteResult, WriteStatus
 from drivers.backoff import Backoff
+from drivers.cancellation import apart
 from drivers.driver import LinkStats
 from drivers.opcua.connection import OpcUaConnection, Publication
 from drivers.opcua.values import NodeCodec, age_s, is_node, write_outcome
@@ -120,7 +121,7 @@ class OpcUaDriver:
                 watch = watch_silence(pushed, self._clock, lambda: self.stats.state is LinkState.UP)
                 group.create_task(watch, name=f"{self.name} silence")
                 while True:
-                    self._lost(await self._live_once())
+                    self._lost(await apart(self._live_once(), f"{self.name} connection"))
                     await asyncio.sleep(self._backoff.pause_s())
         finally:
             for device in self._by_name.values():

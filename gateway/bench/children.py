@@ -53,14 +53,14 @@ class Child:
             async with asyncio.timeout(timeout_s):
                 line = await self.process.stdout.readline()
         except TimeoutError:
-            raise ChildFailedError(f"{self.name} was not ready within {timeout_s:g} s{self._last_words()}") from None
+            raise ChildFailedError(f"{self.name} was not ready within {timeout_s:g} s{self.last_words()}") from None
         try:
             message = json.loads(line)
         except ValueError:
             message = None
         if not isinstance(message, dict):
             await self.stop()
-            raise ChildFailedError(f"{self.name} did not start{self._last_words()}")
+            raise ChildFailedError(f"{self.name} did not start{self.last_words()}")
         return message
 
     async def wait(self) -> int:
@@ -82,7 +82,8 @@ class Child:
             self.process.stdin.close()
         return code
 
-    def _last_words(self) -> str:
+    def last_words(self) -> str:
+        """The end of what it wrote to its log, to stand behind a message; empty if it wrote nothing."""
         try:
             lines = self.log.read_text(errors="replace").strip().splitlines()
         except OSError:

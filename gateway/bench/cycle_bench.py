@@ -13,8 +13,8 @@ from typing import Any, Final
 
 from config.profile import Profile
 from config.site import Site
-from config.vocabulary import WriteResult
-from gateway.bench.children import Child
+from config.vocabulary import WriteResult, WriteStatus
+from gateway.bench.children import Child, ChildFailedError
 from gateway.bench.floor import READ_COUNT, WRITE_ADDRESS, Floor
 from gateway.composition import build_drivers
 from gateway.control.model import build_site_model
@@ -24,21 +24,23 @@ from gateway.image import ImageInbox
 from gateway.writer import Writer
 
 BLOCKS: Final = 5
+PRESENT_S: Final = 20.0
+LAST_PORT: Final = 65535
 RATING_W: Final = 10_000.0
 
 
 @dataclass(frozen=True, slots=True)
 class CycleBenchRequest:
-    """`servers`: HOST:PORT of the first of servers that already run, or None to start own ones."""
+    """`servers`: host and port of the first of servers that already run, or None to start own ones."""
 
     devices: int
     period_ms: float
     duration_s: float
-    servers: str | None
+    servers: tuple[str, int] | None
 
 
-def bench_profile() -> Profile:
-    """Reads 60 holding registers from 0 as 60 points, all decoded; a setpoint is 2 registers at 100."""
+def bench_profile_data() -> dict[str, Any]:
+    """Reads 60 holding registers from 0, as 59 points; a setpoint is 2 registers at 100."""
     points: dict[str, Any] = {
         f"value_{address}": {"modbus": {"address": address, "type": "int16"}, "poll": "fast", "source": "bench"}
         for address in range(2, READ_COUNT)
@@ -50,19 +52,23 @@ def bench_profile() -> Profile:
         "access": "w",
         "source": "bench",
     }
-    return Profile.model_validate(
-        {
-            "profile": "bench_device",
-            "title": "A device of the cycle bench",
-            "kind": "relay",
-            "protocol": "modbus",
-            "source": {"document": "gateway/bench/floor.py", "version": "1", "publisher": "Lamina"},
-            "pace": {"slow_poll_s": 3600.0},
-            "points": points,
-            "control": {"writes": [{"point": "setpoint_w", "quantity": "power_w"}], "volatile": True},
-            "response": {"tr90_s": 0.2},
-        }
-    )
+    return {
+        "profile": "bench_device",
+        "title": "A device of the bench",
+        "kind": "relay",
+        "protocol": "modbus",
+        "source": {"document": "gateway/bench/floor.py", "version": "1", "publisher": "Lamina"},
+        "pace": {"slow_poll_s": 3600.0},
+        "points": points,
+        "control": {"writes": [{"point": "setpoint_w", "quantity": "power_w"}], "volatile": True},
+        # Its power register never moves: given less time, control would take it for stuck.
+        "response": {"tr90_s": 86_400.0},
+    }
+
+
+def bench_profile() -> Profile:
+    """The same as a profile."""
+    return Profile.model_validate(bench_profile_data())
 
 
 def bench_site(devices: int, host: str, ports: list[int], period_ms: float) -> Site:
@@ -93,6 +99,7 @@ class _Measured:
     floor_ms: Figures = field(default_factory=Figures)
     paced_floor_ms: Figures = field(default_factory=Figures)
     started_s: dict[str, float] = field(default_factory=dict)
+    acknowledged: int = 0
     failed: int = 0
 
 
@@ -131,7 +138,10 @@ class CycleBench:
         self.cycle.follow(str(self._count))
 
     def _write_result(self, result: WriteResult) -> None:
-        self.measured.failed += result.status.value != "acknowledged"
+        if result.status is WriteStatus.ACKNOWLEDGED:
+            self.measured.acknowledged += 1
+        else:
+            self.measured.failed += 1
         self.writer.result(result)
 
     def _written(self, order_ids: tuple[str, ...], at_s: float) -> None:
@@ -141,8 +151,21 @@ class CycleBench:
                 self.measured.cycle_ms.add((at_s - started_s) * 1e3)
 
 
-async def run_cycle_bench(request: CycleBenchRequest) -> dict[str, Any]:
-    """Measure in alternating blocks; the figures as the command prints them."""
+def server_address(text: str, devices: int) -> tuple[str, int]:
+    """HOST:PORT as a pair; raises ValueError for anything else, and where fewer ports than devices follow."""
+    host, _, port = text.rpartition(":")
+    if not host or not port.isdecimal() or not 0 < int(port) <= LAST_PORT:
+        raise ValueError(f"{text}: HOST:PORT is asked for")
+    if int(port) + devices - 1 > LAST_PORT:
+        raise ValueError(f"{text}: {devices} ports from {port} on go beyond {LAST_PORT}")
+    return host, int(port)
+
+
+async def run_cycle_bench(request: CycleBenchRequest, progress: Callable[[str], None]) -> dict[str, Any]:
+    """Measure in alternating blocks; the figures as the command prints them.
+
+    Raises ChildFailedError where the servers do not come up or do not answer, OSError where they are not there.
+    """
     with TemporaryDirectory(prefix="lamina-bench-") as logs:
         child = None
         if request.servers is None:
@@ -151,16 +174,18 @@ async def run_cycle_bench(request: CycleBenchRequest) -> dict[str, Any]:
             )
             host, ports = "127.0.0.1", (await child.ready())["ports"]
         else:
-            host, _, first = request.servers.rpartition(":")
-            ports = [int(first) + index for index in range(request.devices)]
+            host, first = request.servers
+            ports = [first + index for index in range(request.devices)]
         try:
-            return await _measure(request, host, ports)
+            return await _measure(request, host, ports, progress)
         finally:
             if child is not None:
                 await child.stop()
 
 
-async def _measure(request: CycleBenchRequest, host: str, ports: list[int]) -> dict[str, Any]:
+async def _measure(
+    request: CycleBenchRequest, host: str, ports: list[int], progress: Callable[[str], None]
+) -> dict[str, Any]:
     bench = CycleBench(bench_site(request.devices, host, ports, request.period_ms))
     floor = await Floor.connect(host, ports)
     links = [asyncio.create_task(driver.run(), name=driver.name) for driver in bench.drivers]
@@ -171,7 +196,8 @@ async def _measure(request: CycleBenchRequest, host: str, ports: list[int]) -> d
         # As the control process does: a pass over everything that lives would hold a cycle for 20 ms and more.
         gc.collect()
         gc.freeze()
-        for _ in range(BLOCKS):
+        for block in range(BLOCKS):
+            progress(f"block {block + 1} of {BLOCKS}")
             await _sweep(floor, bench.measured.floor_ms, block_s / 8.0, 0.0)
             await _sweep(floor, bench.measured.paced_floor_ms, block_s / 4.0, request.period_ms / 1e3)
             cpu_0, wall_0, missed_0 = time.process_time(), time.perf_counter(), bench.cycle.missed
@@ -201,6 +227,7 @@ async def _measure(request: CycleBenchRequest, host: str, ports: list[int]) -> d
         "paced_floor_ms": {"p50": paced_ms["p50"], "p99": paced_ms["p99"]},
         "ratio_paced_p50": round((cycle_ms["p50"] or 0.0) / (paced_ms["p50"] or 1.0), 3),
         "missed_cycles": missed,
+        "acknowledged_writes": bench.measured.acknowledged,
         "failed_writes": bench.measured.failed,
         "cpu_pct": round(100.0 * cpu_s / busy_s, 1),
     }
@@ -216,13 +243,13 @@ async def _sweep(floor: Floor, figures: Figures, seconds: float, period_s: float
 
 
 async def _all_present(bench: CycleBench) -> None:
-    """Wait until every device has been read once."""
-    async with asyncio.timeout(20.0):
-        while True:
-            waited = [device for driver in bench.drivers for device in driver.poll()]
-            bench.inbox.await_samples(waited)
-            await bench.inbox.arrived.wait()
-            image = bench.inbox.switch(bench.clock())
-            if len(image.devices) == len(bench.drivers) and all(one.present for one in image.devices.values()):
-                return
-            await asyncio.sleep(0.02)
+    """Wait until every device has been read once; raises ChildFailedError where they are not."""
+    until_s = time.monotonic() + PRESENT_S
+    while time.monotonic() < until_s:
+        for driver in bench.drivers:
+            driver.poll()
+        await asyncio.sleep(0.02)
+        if all(all(driver.stats.devices.values()) for driver in bench.drivers):
+            return
+    here = sum(all(driver.stats.devices.values()) for driver in bench.drivers)
+    raise ChildFailedError(f"{here} of {len(bench.drivers)} servers answer as devices of the bench do")

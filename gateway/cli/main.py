@@ -175,11 +175,58 @@ def bench_cycle(
     """
     import uvloop
 
-    from gateway.bench.cycle_bench import CycleBenchRequest, run_cycle_bench
-    from gateway.bench.figures_table import print_figures
+    from gateway.bench.children import ChildFailedError
+    from gateway.bench.cycle_bench import CycleBenchRequest, run_cycle_bench, server_address
+    from gateway.bench.figures_table import print_figures, tell
 
-    figures = uvloop.run(run_cycle_bench(CycleBenchRequest(devices, period_ms, duration, servers)))
+    try:
+        address = None if servers is None else server_address(servers, devices)
+        figures = uvloop.run(run_cycle_bench(CycleBenchRequest(devices, period_ms, duration, address), tell))
+    except (ChildFailedError, ValueError) as error:
+        end(str(error))
+    except OSError as error:
+        end(f"{servers or 'servers'}: {error.strerror or error}")
     print_figures("control cycle", figures, as_json=as_json)
+
+
+@bench_app.command("dispatch")
+def bench_dispatch(
+    devices: Annotated[int, typer.Option(min=1, max=1000)] = 50,
+    period_ms: Annotated[int, typer.Option(min=20, max=1000)] = 100,
+    dispatches: Annotated[int, typer.Option(min=1, max=100_000, help="They fall at any phase of the cycle.")] = 300,
+    embedded: Annotated[
+        bool, typer.Option("--embedded", help="The embedded broker, also where mosquitto is installed.")
+    ] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
+) -> None:
+    """From the operator's publication of a dispatch to the acknowledgement of the last register that it changes.
+
+    Broker, gateway, Modbus servers and the operator each run in a process of their own.
+    """
+    import uvloop
+
+    from gateway.bench.children import ChildFailedError
+    from gateway.bench.dispatch_bench import DispatchBenchRequest, run_dispatch_bench
+    from gateway.bench.figures_table import print_figures, tell
+
+    try:
+        request = DispatchBenchRequest(devices, period_ms, dispatches, embedded)
+        figures = uvloop.run(run_dispatch_bench(request, tell))
+    except (ChildFailedError, OSError) as error:
+        end(str(error))
+    print_figures("dispatch", figures, as_json=as_json)
+
+
+@bench_app.command("control")
+def bench_control(
+    devices: Annotated[int, typer.Option(min=3, max=10_000)] = 200,
+    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
+) -> None:
+    """The decision of one cycle alone, and the clearing of up to 10,000 resources; no input or output."""
+    from gateway.bench.control_bench import run_control_bench
+    from gateway.bench.figures_table import print_figures, tell
+
+    print_figures("control", run_control_bench(devices, tell), as_json=as_json)
 
 
 @app.command()

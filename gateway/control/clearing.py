@@ -6,32 +6,73 @@ rise. Two breakpoints at one price are a jump: at that price the resource is ind
 
 from __future__ import annotations
 
-from bisect import bisect_left, bisect_right
+from bisect import bisect_left
 from collections.abc import Sequence
+from dataclasses import dataclass, field
+from functools import lru_cache
 from itertools import pairwise
-from typing import NamedTuple
+from typing import Final, NamedTuple
+
+SAME_UNIT_DIGITS: Final = 12
+"""Curves whose powers per unit agree to so many digits are one shape at different ratings."""
+
+SHAPES_KEPT: Final = 4096
+
+FEW_EVENTS: Final = 64
+"""So many are sorted; more are narrowed down before."""
 
 
-class Curve(NamedTuple):
-    """Power (W, load convention) by price; constant beyond the first and the last breakpoint."""
+class Shape(NamedTuple):
+    """A curve per unit of its greatest power. Shapes are told apart by identity, as equal ones are made once."""
+
+    prices_per_kwh: tuple[float, ...]
+    units: tuple[float, ...]
+
+    def limits_at(self, price_per_kwh: float) -> tuple[float, float]:
+        """Units just below and just above a price; they differ where the curve jumps."""
+        prices, units = self
+        left = bisect_left(prices, price_per_kwh)
+        if left == len(prices):
+            return units[-1], units[-1]
+        if prices[left] == price_per_kwh:
+            right = left
+            while right + 1 < len(prices) and prices[right + 1] == price_per_kwh:
+                right += 1
+            return units[left], units[right]
+        if left == 0:
+            return units[0], units[0]
+        share = (price_per_kwh - prices[left - 1]) / (prices[left] - prices[left - 1])
+        unit = units[left - 1] + share * (units[left] - units[left - 1])
+        return unit, unit
+
+
+@lru_cache(SHAPES_KEPT)
+def _shape(prices_per_kwh: tuple[float, ...], units: tuple[float, ...]) -> Shape:
+    return Shape(prices_per_kwh, units)
+
+
+@dataclass(frozen=True, slots=True)
+class Curve:
+    """Power (W, load convention) by price; constant beyond the first and the last breakpoint.
+
+    `shape` times `scale_w` is the curve again.
+    """
 
     prices_per_kwh: tuple[float, ...]
     powers_w: tuple[float, ...]
+    scale_w: float = field(init=False, compare=False, repr=False)
+    shape: Shape = field(init=False, compare=False, repr=False)
+
+    def __post_init__(self) -> None:
+        scale_w = max(map(abs, self.powers_w)) or 1.0
+        units = tuple([round(power / scale_w, SAME_UNIT_DIGITS) for power in self.powers_w])
+        object.__setattr__(self, "scale_w", scale_w)
+        object.__setattr__(self, "shape", _shape(self.prices_per_kwh, units))
 
     def limits_at(self, price_per_kwh: float) -> tuple[float, float]:
         """Power just below and just above a price; they differ where the curve jumps."""
-        prices, powers = self.prices_per_kwh, self.powers_w
-        left = bisect_left(prices, price_per_kwh)
-        right = bisect_right(prices, price_per_kwh)
-        if left < right:
-            return powers[left], powers[right - 1]
-        if left == 0:
-            return powers[0], powers[0]
-        if left == len(prices):
-            return powers[-1], powers[-1]
-        share = (price_per_kwh - prices[left - 1]) / (prices[left] - prices[left - 1])
-        power = powers[left - 1] + share * (powers[left] - powers[left - 1])
-        return power, power
+        left, right = self.shape.limits_at(price_per_kwh)
+        return left * self.scale_w, right * self.scale_w
 
 
 def make_curve(points: Sequence[tuple[float, float]]) -> Curve:
@@ -67,78 +108,141 @@ class Clearing(NamedTuple):
 def clear(bids: Sequence[Bid], target_w: float) -> Clearing:
     """Find the price at which the bids' bounded curves sum to the target, and each bid's share of it.
 
-    Shares lie within their bounds. The sum equals the target, or the nearest sum that the bounds allow. Where the
-    target falls into a jump, the bids that jump at that price move by the same fraction of their jumps; where every
-    curve is exhausted, the rest is shared in the same way between the curves' ends and the bounds. O(n log n).
+    Shares lie within their bounds. The sum equals the target, or the nearest sum that the bounds allow. Of several
+    prices that give the target it is the lowest. Where the target falls into a jump, the bids that jump at that price
+    move by the same fraction of their jumps; where every curve is exhausted, the rest is shared in the same way between
+    the curves' ends and the bounds. Exact: O(n) after a search over the distinct prices of the curves.
     """
-    kinks = _kinks(bids)
-    below, above = _bracket(bids, kinks, target_w)
-    at_jump = below == above
-    high = [_bounded_at(bid, below, _LEFT if at_jump else _RIGHT) for bid in bids]
-    low = [_bounded_at(bid, above, _RIGHT if at_jump else _LEFT) for bid in bids]
-    fraction = _fraction(sum(high), sum(low), target_w)
-    shares = tuple(b + fraction * (a - b) for a, b in zip(high, low, strict=True))
-    if below == _FLOOR:
-        price = above if above != _CEILING else 0.0
-    elif above == _CEILING:
-        price = below
-    else:
-        price = above + fraction * (below - above)
-    return Clearing(price, shares, sum(shares))
+    if not bids:
+        return Clearing(0.0, (), 0.0)
+    field_of_bids = _Bids(bids)
+    prices = sorted({price for shape in field_of_bids.shapes for price in shape.prices_per_kwh})
+    first = _first_within(field_of_bids, prices, target_w)
+    above = prices[first] if first < len(prices) else prices[-1]
+    after = field_of_bids.units_at(above)
+    if first == len(prices):
+        # Not even the highest price takes enough away: between the curves' ends and the lower bounds.
+        return _between(field_of_bids.shares([right for _, right in after]), field_of_bids.lowers_w, target_w, above)
+    left = [unit for unit, _ in after]
+    before_w = field_of_bids.shares(left)
+    if sum(before_w) > target_w:
+        return _between(before_w, field_of_bids.shares([right for _, right in after]), target_w, above)
+    if first == 0:
+        return _between(field_of_bids.uppers_w, before_w, target_w, above)
+    below = prices[first - 1]
+    right = [unit for _, unit in field_of_bids.units_at(below)]
+    share = field_of_bids.crossing(right, left, target_w)
+    units = [a + share * (b - a) for a, b in zip(right, left, strict=True)]
+    shares_w = tuple(field_of_bids.shares(units))
+    return Clearing(below + share * (above - below), shares_w, sum(shares_w))
 
 
 def taken_at(bids: Sequence[Bid], price_per_kwh: float) -> Clearing:
     """What the bids take at a price; at a jump, the lower power."""
-    shares = tuple(_bounded_at(bid, price_per_kwh, _RIGHT) for bid in bids)
+    if not bids:
+        return Clearing(price_per_kwh, (), 0.0)
+    field_of_bids = _Bids(bids)
+    shares = tuple(field_of_bids.shares([right for _, right in field_of_bids.units_at(price_per_kwh)]))
     return Clearing(price_per_kwh, shares, sum(shares))
 
 
-_FLOOR, _CEILING = -1e30, 1e30
-_LEFT, _RIGHT = 0, 1
+class _Bids:
+    """Bids by column. A list of units has one for each distinct shape, `kinds` says which shape each bid has."""
+
+    __slots__ = ("kinds", "lowers_w", "scales_w", "shapes", "uppers_w")
+
+    def __init__(self, bids: Sequence[Bid]) -> None:
+        curves, self.lowers_w, self.uppers_w = zip(*bids, strict=True)
+        self.scales_w = [curve.scale_w for curve in curves]
+        ids = [id(curve.shape) for curve in curves]
+        number = {one: at for at, one in enumerate(dict.fromkeys(ids))}
+        self.kinds = [number[one] for one in ids]
+        self.shapes = list({id(curve.shape): curve.shape for curve in curves}.values())
+
+    def units_at(self, price_per_kwh: float) -> list[tuple[float, float]]:
+        return [shape.limits_at(price_per_kwh) for shape in self.shapes]
+
+    def shares(self, units: Sequence[float]) -> list[float]:
+        """Each bid's power where its shape stands at its unit, within its bounds."""
+        return [
+            low if (power := units[kind] * scale) < low else high if power > high else power
+            for kind, scale, low, high in zip(self.kinds, self.scales_w, self.lowers_w, self.uppers_w, strict=True)
+        ]
+
+    def crossing(self, start: Sequence[float], end: Sequence[float], target_w: float) -> float:
+        """How far, from 0 to 1, the units go from `start` to `end`, down and all alike, until the sum is the target."""
+        total_w = rate_w = 0.0
+        events: list[tuple[float, float]] = []
+        for kind, scale, low, high in zip(self.kinds, self.scales_w, self.lowers_w, self.uppers_w, strict=True):
+            at, to = start[kind] * scale, end[kind] * scale
+            if at <= low or to >= high or at == to:
+                total_w += low if at < low else high if at > high else at
+                continue
+            fall = at - to
+            if at > high:
+                total_w += high
+                events.append(((at - high) / fall, fall))
+            else:
+                total_w += at
+                rate_w += fall
+            if to < low:
+                events.append(((at - low) / fall, -fall))
+        return _crossing(total_w - target_w, rate_w, events)
 
 
-def _bounded_at(bid: Bid, price_per_kwh: float, side: int) -> float:
-    if price_per_kwh == _FLOOR:
-        return bid.upper_w
-    if price_per_kwh == _CEILING:
-        return bid.lower_w
-    return min(max(bid.curve.limits_at(price_per_kwh)[side], bid.lower_w), bid.upper_w)
-
-
-def _kinks(bids: Sequence[Bid]) -> list[float]:
-    """Ascending prices between which every bounded curve is linear."""
-    kinks: set[float] = set()
-    for bid in bids:
-        prices, powers = bid.curve
-        kinks.update(prices)
-        for index in range(1, len(prices)):
-            high, low = powers[index - 1], powers[index]
-            for bound in (bid.lower_w, bid.upper_w):
-                if low < bound < high and prices[index] > prices[index - 1]:
-                    share = (high - bound) / (high - low)
-                    kinks.add(prices[index - 1] + share * (prices[index] - prices[index - 1]))
-    return sorted(kinks)
-
-
-def _bracket(bids: Sequence[Bid], kinks: list[float], target_w: float) -> tuple[float, float]:
-    """The neighbouring kinks, or the one kink twice, between or at which the sum passes the target."""
-    first, last = 0, len(kinks)
+def _first_within(bids: _Bids, prices: Sequence[float], target_w: float) -> int:
+    """The first price, by index, above which the bids take no more than the target; their number if there is none."""
+    first, last = 0, len(prices)
+    most_w, least_w = sum(bids.uppers_w), sum(bids.lowers_w)
+    halve = False
     while first < last:
-        middle = (first + last) // 2
-        if sum(_bounded_at(bid, kinks[middle], _RIGHT) for bid in bids) <= target_w:
-            last = middle
+        # Every other time where a straight line between the sums at the ends passes the target, else in the middle.
+        share = 0.5 if halve or most_w <= least_w else min(max((most_w - target_w) / (most_w - least_w), 0.0), 1.0)
+        halve = not halve
+        at = min(first + int(share * (last - first)), last - 1)
+        total_w = sum(bids.shares([right for _, right in bids.units_at(prices[at])]))
+        if total_w <= target_w:
+            last, least_w = at, total_w
         else:
-            first = middle + 1
-    above = kinks[first] if first < len(kinks) else _CEILING
-    if above != _CEILING and sum(_bounded_at(bid, above, _LEFT) for bid in bids) >= target_w:
-        return above, above
-    return (kinks[first - 1] if first > 0 else _FLOOR), above
+            first, most_w = at + 1, total_w
+    return first
 
 
-def _fraction(total_high_w: float, total_low_w: float, target_w: float) -> float:
-    """Where the target lies between the two sums: 1 at the high one, 0 at the low one."""
-    if target_w >= total_high_w:
-        return 1.0
-    if target_w <= total_low_w:
-        return 0.0
-    return (target_w - total_low_w) / (total_high_w - total_low_w)
+def _between(high_w: Sequence[float], low_w: Sequence[float], target_w: float, price_per_kwh: float) -> Clearing:
+    """The same fraction of the way from each low share to its high one."""
+    most_w, least_w = sum(high_w), sum(low_w)
+    fraction = 1.0 if target_w >= most_w else 0.0
+    if least_w < target_w < most_w:
+        fraction = (target_w - least_w) / (most_w - least_w)
+    shares = tuple([low + fraction * (high - low) for high, low in zip(high_w, low_w, strict=True)])
+    return Clearing(price_per_kwh, shares, sum(shares))
+
+
+def _crossing(drop_w: float, rate_w: float, events: list[tuple[float, float]]) -> float:
+    """Where a fall at `rate_w`, which changes by the second of each event at its first, has come to `drop_w`.
+
+    Events are halved until few are left, each time by the one in the middle of the list.
+    """
+    moment_w, start, end = 0.0, 0.0, 1.0
+    while len(events) > FEW_EVENTS:
+        pivot = events[len(events) // 2][0]
+        before = [event for event in events if event[0] <= pivot]
+        change_w = sum([change for _, change in before])
+        change_moment_w = sum([at * change for at, change in before])
+        if (rate_w + change_w) * pivot - moment_w - change_moment_w >= drop_w:
+            if len(before) == len(events):
+                break
+            events, end = before, pivot
+        else:
+            rate_w += change_w
+            moment_w += change_moment_w
+            events, start = [event for event in events if event[0] > pivot], pivot
+    for at, change in sorted(events):
+        if rate_w * at - moment_w >= drop_w:
+            end = at
+            break
+        start = at
+        rate_w += change
+        moment_w += at * change
+    # Where nothing moves any more, what is left to fall is a rounding error.
+    return min(max((drop_w + moment_w) / rate_w, start), end) if rate_w > 0.0 else start

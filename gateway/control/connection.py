@@ -54,7 +54,10 @@ class ConnectionState:
         """
         resources = [resource for resource in resources if resource.power_w is not None]
         for resource in resources:
-            history = self.histories.setdefault(resource.model.name, PowerHistory())
+            name = resource.model.name
+            history = self.histories.get(name)
+            if history is None:
+                history = self.histories[name] = PowerHistory()
             history.add(resource.measured_s, resource.power_w or 0.0)
         meter = image.devices.get(model.meter)
         reading = meter.number(POWER_W, image.now_s, model.stale_after_s) if meter is not None else None

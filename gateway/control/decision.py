@@ -98,7 +98,7 @@ def decide(model: SiteModel, image: Image, orders: OrdersInForce, state: Control
     )
     groups, price = _groups(model, orders, resources, usable, connection), _price(model, orders)
     permitted = _permitted(usable, orders, corrected, price, groups, state)
-    bids, steps = [_bid(resource, orders) for resource in usable], _steps(usable, state)
+    bids, steps = _bids(usable, orders), _steps(usable, state)
     allocation = allocate(bids, *corrected, price, groups, steps)
     total_w = sum(allocation.shares_w)
     side, binding = _binding(envelope, corrected, total_w, allocation)
@@ -133,13 +133,16 @@ def _dispatch_from(orders: OrdersInForce, state: ControlState) -> float | None:
     return state.dispatch_from[1]
 
 
-def _bid(resource: Resource, orders: OrdersInForce) -> Bid:
-    """The resource's curve and bounds; an operator's word on the device closes the bounds at its power."""
-    lower_w, upper_w = resource.lower.value_w, resource.upper.value_w
+def _bids(usable: list[Resource], orders: OrdersInForce) -> list[Bid]:
+    """The resources' curves and bounds; an operator's word on a device closes the bounds at its power."""
+    bids = [Bid(curve, lower.value_w, upper.value_w) for _, _, _, _, _, lower, upper, curve in usable]
     for override in orders.overrides:
-        if override.device == resource.model.name:
-            lower_w = upper_w = min(max(override.power_w, lower_w), upper_w)
-    return Bid(resource.curve, lower_w, upper_w)
+        for index, resource in enumerate(usable):
+            if override.device == resource.model.name:
+                curve, lower_w, upper_w = bids[index]
+                held_w = min(max(override.power_w, lower_w), upper_w)
+                bids[index] = Bid(curve, held_w, held_w)
+    return bids
 
 
 def _price(model: SiteModel, orders: OrdersInForce) -> float:
@@ -209,14 +212,13 @@ def _permitted(
     little = {index for index, resource in enumerate(usable) if resource.upper.source == TAKES_LITTLE}
     if not little:
         return frozenset()
-    bids, steps = [], _steps(usable, state)
-    for index, resource in enumerate(usable):
-        bid, model = _bid(resource, orders), resource.model
-        if index in little and model.step_w is not None:
+    bids, steps = _bids(usable, orders), _steps(usable, state)
+    for index in little:
+        bid, model = bids[index], usable[index].model
+        if model.step_w is not None:
             room_w = min(model.minimum_w + ceiling_headroom_w(model), model.max_w)
-            bid = Bid(bid.curve, bid.lower_w, max(room_w, bid.lower_w))
+            bids[index] = Bid(bid.curve, bid.lower_w, max(room_w, bid.lower_w))
             steps[index] = Steps(model.step_w, model.minimum_w, state.stepped_w.get(model.name), model.max_w)
-        bids.append(bid)
     shares = allocate(bids, *bounds, price_per_kwh, groups, steps).shares_w
     return frozenset(usable[index].model.name for index in little if shares[index] > 0.0)
 

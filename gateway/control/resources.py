@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections import deque
 from dataclasses import dataclass, field
-from typing import Final
+from functools import lru_cache
+from typing import Final, NamedTuple
 
 from config.vocabulary import (
     CHARGING_STATE,
@@ -20,7 +21,7 @@ from config.vocabulary import (
 from gateway.control.clearing import Curve, make_curve
 from gateway.control.envelope import Bound
 from gateway.control.model import DeviceModel
-from gateway.image import DeviceImage, Image
+from gateway.image import DeviceImage, Image, number_in
 
 SLOW_POINT_STALE_S: Final = 30.0
 """State of charge and charging state are polled slowly; older than this they are not believed."""
@@ -43,6 +44,8 @@ WAKE_S: Final = 6.0
 
 CEILINGS_KEPT: Final = 256
 
+BOUNDS_KEPT: Final = 4096
+
 SAMPLE_SLACK_S: Final = 0.2
 """A sample may be this much older than the ceilings it is compared with."""
 
@@ -53,8 +56,15 @@ CEILING_HEADROOM_PU: Final = 0.02
 """A held ceiling stays this part of the rating above what the device shows, so that more supply shows itself."""
 
 
-@dataclass(frozen=True, slots=True)
-class Resource:
+# Attributes of an enumeration cost as much as a call, and these are compared for every device of every cycle.
+_BAD: Final = Quality.BAD
+_BATTERY: Final = DeviceKind.BATTERY
+_CHARGER: Final = DeviceKind.CHARGER
+_INVERTER: Final = DeviceKind.INVERTER
+_WITH_A_CAR: Final = (ChargingState.B, ChargingState.C, ChargingState.D)
+
+
+class Resource(NamedTuple):
     """One device as control sees it now. `usable`: it may be given a share; otherwise its power is part of the rest.
 
     `power_w` is None where no good sample exists. Bounds carry who set them.
@@ -101,7 +111,7 @@ class ResourceMemory:
         """What a device was asked for. A charger that is paused stays paused for `PAUSE_S`."""
         before_w = self.asked_w.get(model.name, 0.0)
         self.asked_w[model.name] = setpoint_w if model.ceiling else share_w
-        if model.kind is DeviceKind.CHARGER and setpoint_w == 0.0 and before_w > 0.0:
+        if setpoint_w == 0.0 and before_w > 0.0 and model.kind is _CHARGER:
             self.held_until_s[model.name] = now_s + PAUSE_S
         if model.ceiling:
             self.commanded(model.name, now_s, abs(setpoint_w))
@@ -150,30 +160,31 @@ def build_resources(
 
 
 def _resource(model: DeviceModel, image: Image, stale_after_s: float, memory: ResourceMemory) -> Resource:
+    now_s = image.now_s
     device = image.devices.get(model.name)
     if device is None:
-        return _unusable(model, None, 0.0, Quality.BAD, "never heard")
+        return _unusable(model, None, 0.0, _BAD, "never heard")
     sample = device.sample(POWER_W)
-    power = device.number(POWER_W, image.now_s, model.stale_after_s or stale_after_s)
-    if power is not None and abs(power) > 1.5 * model.rating_w:
-        power = None
-    if power is None:
-        return _unusable(model, None, sample.measured_s, Quality.BAD, "no good power")
+    power = number_in(sample, now_s, model.stale_after_s or stale_after_s)
+    _, quality, measured_s = sample
+    if power is None or abs(power) > 1.5 * model.rating_w:
+        return _unusable(model, None, measured_s, _BAD, "no good power")
     if not model.controllable or not device.present:
         reason = "read-only" if not model.controllable else "lost"
-        return _unusable(model, power, sample.measured_s, sample.quality, reason)
-    lower, upper, curve = _protected(model, device, image.now_s, memory)
-    if not model.ceiling and memory.stuck(model, image.now_s, power):
+        return _unusable(model, power, measured_s, quality, reason)
+    lower, upper, curve = _protected(model, device, now_s, memory)
+    if not model.ceiling and memory.stuck(model, now_s, power):
         here = Bound(power, "does not follow")
-        return Resource(model, power, sample.measured_s, sample.quality, True, here, here, curve)
-    if model.kind is DeviceKind.CHARGER and image.now_s < memory.held_until_s.get(model.name, 0.0):
+        return Resource(model, power, measured_s, quality, True, here, here, curve)
+    charger = model.kind is _CHARGER
+    if charger and now_s < memory.held_until_s.get(model.name, 0.0):
         lower = upper = Bound(0.0, "paused")
-    if model.kind is DeviceKind.CHARGER and upper.value_w > 0.0 and memory.takes_little(model, image.now_s, power):
+    if charger and upper.value_w > 0.0 and memory.takes_little(model, now_s, power):
         upper = Bound(max(power, 0.0), TAKES_LITTLE)
         lower = Bound(min(lower.value_w, upper.value_w), lower.source)
     elif model.ceiling:
-        lower, upper = _available(model, power, sample.measured_s, lower, upper, memory)
-    return Resource(model, power, sample.measured_s, sample.quality, True, lower, upper, curve)
+        lower, upper = _available(model, power, measured_s, lower, upper, memory)
+    return Resource(model, power, measured_s, quality, True, lower, upper, curve)
 
 
 def _unusable(model: DeviceModel, power_w: float | None, measured_s: float, quality: Quality, reason: str) -> Resource:
@@ -184,16 +195,22 @@ def _unusable(model: DeviceModel, power_w: float | None, measured_s: float, qual
 def _protected(
     model: DeviceModel, device: DeviceImage, now_s: float, memory: ResourceMemory
 ) -> tuple[Bound, Bound, Curve]:
-    if model.kind is DeviceKind.BATTERY:
+    if model.kind is _BATTERY:
         return (*_battery_bounds(model, device, now_s), model.curve)
-    if model.kind is DeviceKind.CHARGER:
+    if model.kind is _CHARGER:
         return _charger_bounds(model, device, now_s, memory)
-    return Bound(model.min_w, "site file"), Bound(model.max_w, "site file"), model.curve
+    return (*_site_bounds(model.min_w, model.max_w), model.curve)
+
+
+@lru_cache(BOUNDS_KEPT)
+def _site_bounds(lower_w: float, upper_w: float) -> tuple[Bound, Bound]:
+    """The same objects in every cycle."""
+    return Bound(lower_w, "site file"), Bound(upper_w, "site file")
 
 
 def _battery_bounds(model: DeviceModel, device: DeviceImage, now_s: float) -> tuple[Bound, Bound]:
     """The site file's limits, what the battery says it can do, and the state of charge; unknown charge means 0 W."""
-    lower, upper = Bound(model.min_w, "site file"), Bound(model.max_w, "site file")
+    lower, upper = _site_bounds(model.min_w, model.max_w)
     soc = device.number(SOC, now_s, SLOW_POINT_STALE_S)
     if soc is None or not 0.0 <= soc <= 1.0:
         return Bound(0.0, "state of charge unknown"), Bound(0.0, "state of charge unknown")
@@ -216,16 +233,15 @@ def _charger_bounds(
     """An idle socket is held at 0; a car gets up to the rating, and what its departure needs is worth most."""
     nothing = Bound(0.0, "no car")
     state = device.sample(CHARGING_STATE)
-    known = state.quality is not Quality.BAD and now_s - state.measured_s <= SLOW_POINT_STALE_S
-    if not known or state.value not in (ChargingState.B, ChargingState.C, ChargingState.D):
+    known = state.quality is not _BAD and now_s - state.measured_s <= SLOW_POINT_STALE_S
+    if not known or state.value not in _WITH_A_CAR:
         memory.plugged_in_s.pop(model.name, None)
         memory.offered_since_s.pop(model.name, None)
         memory.held_until_s.pop(model.name, None)
         nothing = nothing if known else Bound(0.0, "charging state unknown")
         return nothing, nothing, model.curve
     since_s = memory.plugged_in_s.setdefault(model.name, now_s)
-    upper = Bound(model.max_w, "site file")
-    lower = Bound(max(model.min_w, 0.0), "site file")
+    lower, upper = _site_bounds(max(model.min_w, 0.0), model.max_w)
     if model.needed_wh is None or model.stay_s is None:
         return lower, upper, model.curve
     charged = device.number(SESSION_ENERGY_WH, now_s, SLOW_POINT_STALE_S) or 0.0
@@ -260,7 +276,7 @@ def _available(
     shown_w = abs(power_w)
     if memory.held_back(model, measured_s, shown_w):
         shown_w += ceiling_headroom_w(model)
-    if model.kind is DeviceKind.INVERTER:
+    if model.kind is _INVERTER:
         if -shown_w > lower.value_w:
             lower = Bound(-shown_w, "available power")
     else:

@@ -78,7 +78,10 @@ class ModbusServer:
     async def stop(self) -> None:
         assert self._server is not None
         self._server.close()
+        # One that was just accepted begins to be served first; then each of them has to end before the loop does.
+        await asyncio.sleep(0)
         self.reset()
+        await self.watch.until(lambda: not self._writers)
         await self._server.wait_closed()
 
     def reset(self) -> None:
@@ -116,6 +119,7 @@ class ModbusServer:
         finally:
             self._writers.discard(writer)
             writer.transport.abort()
+            self.watch.notify()
 
     def _answer(self, writer: asyncio.StreamWriter, number: int, transaction: int, unit: int, pdu: bytes) -> None:
         reply = self._reply(number, unit, pdu)

@@ -21,7 +21,7 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
 
-from drivers.cancellation import heeded
+from drivers.cancellation import ended, heeded
 from tests.drivers.field import free_port
 
 MOSQUITTO = shutil.which("mosquitto") or shutil.which("mosquitto", path="/usr/sbin:/usr/local/sbin")
@@ -151,9 +151,7 @@ class Charger:
                 yield self
             finally:
                 await self.freeze()
-                for task in self._tasks:
-                    task.cancel()
-                await asyncio.gather(*self._tasks, return_exceptions=True)
+                await ended(self._tasks)
 
     async def put(self, key: str, value: Any, retain: bool = True) -> None:
         await self.say(key, json.dumps(value), retain)
@@ -175,8 +173,7 @@ class Charger:
         """It falls silent, with its connection open."""
         beating: asyncio.Task[None] | None = getattr(self, "_beating", None)
         if beating is not None:
-            beating.cancel()
-            await asyncio.gather(beating, return_exceptions=True)
+            await ended([beating])
 
     async def _beat(self) -> None:
         while True:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager, suppress
+from contextlib import asynccontextmanager
 from typing import Any
 
 import aiomqtt
@@ -15,6 +15,7 @@ from config.twin import DeviceTwin, EvTwin
 from sim_devices.broker import EmbeddedBroker
 from sim_devices.models import ChargerModel
 from sim_devices.mqtt_charger import GoeKeys, MqttCharger
+from sim_devices.until import ended
 
 BASE = "go-eCharger/012345"
 
@@ -67,9 +68,7 @@ async def running(coroutine: Any) -> AsyncIterator[asyncio.Task[None]]:
     try:
         yield task
     finally:
-        task.cancel()
-        with suppress(asyncio.CancelledError):
-            await task
+        await ended(task)
 
 
 @asynccontextmanager

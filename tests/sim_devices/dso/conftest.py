@@ -17,6 +17,7 @@ from aiomqtt import Client, Message, MqttError
 from pydantic import ValidationError
 
 from config.messages import DOWN_SCHEMAS, MAX_PAYLOAD_BYTES, DispatchOrder, Down, LimitOrder, OrderMessage
+from sim_devices.until import ended
 
 REPORT_INTERVAL_S = 0.02
 
@@ -62,10 +63,8 @@ class FakeLayer:
         try:
             await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
         finally:
-            for task in tasks:
-                task.cancel()
-            results = await asyncio.gather(*tasks, return_exceptions=True)
-        wrong = [result for result in results if isinstance(result, Exception)]
+            await ended(*tasks)
+        wrong = [error for task in tasks if not task.cancelled() and (error := task.exception()) is not None]
         if wrong:
             raise wrong[0]
 

@@ -14,7 +14,7 @@ from sim_devices.modbus import ExceptionCode, Table
 from sim_devices.modbus.pdu import answer
 from sim_devices.modbus.rtu_frames import framed
 
-BOUND_S = 5.0
+BOUND_S = 10.0
 LOOK_AGAIN_S = 0.005
 
 

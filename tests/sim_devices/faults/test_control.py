@@ -16,6 +16,7 @@ from typing import Any
 import pytest
 
 from sim_devices.faults import FAULTS, FaultControl
+from sim_devices.faults.process import main
 from sim_devices.modbus import ModbusServer
 from sim_devices.modbus.rtu_frames import framed
 from sim_devices.modbus.rtu_line import start_rtu_line
@@ -229,26 +230,28 @@ async def test_a_process_proxies_a_serial_line_and_leaves_nothing_behind(tmp_pat
         ([], "the following arguments are required: --target"),
     ],
 )
-async def test_a_mistake_is_named_and_nothing_starts(arguments: list[str], words: str) -> None:
-    process = await start(*arguments)
-    output, errors = await process.communicate()
-    assert (process.returncode, output) == (2, b"")
-    assert words in errors.decode()
-    assert "Traceback" not in errors.decode()
+def test_a_mistake_is_named_and_nothing_starts(
+    arguments: list[str], words: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    try:
+        code = main(arguments)
+    except SystemExit as ended_by_parser:
+        code = ended_by_parser.code  # type: ignore[assignment]
+    output, errors = capsys.readouterr()
+    assert (code, output) == (2, "")
+    assert words in errors
 
 
 @pytest.mark.parametrize("option", ["--listen", "--control"])
-async def test_a_port_in_use_is_named(option: str) -> None:
+def test_a_port_in_use_is_named(option: str, capsys: pytest.CaptureFixture[str]) -> None:
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))
         taken.listen()
         port = taken.getsockname()[1]
-        process = await start("--target", "127.0.0.1:1", option, str(port))
-        _, errors = await process.communicate()
-    assert process.returncode == 2
-    assert str(port) in errors.decode()
-    assert "Address already in use" in errors.decode()
-    assert "Traceback" not in errors.decode()
+        assert main(["--target", "127.0.0.1:1", option, str(port)]) == 2
+    errors = capsys.readouterr().err
+    assert f"{port}" in errors
+    assert errors.endswith("Address already in use\n")
 
 
 async def test_a_line_without_end_costs_its_own_connection_only() -> None:

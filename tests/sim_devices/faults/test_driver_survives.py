@@ -106,7 +106,7 @@ class Site:
 
     async def served(self) -> None:
         """Poll until the faulty device gives good values again."""
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(10):
             while True:
                 told = self._told("faulty")
                 await self.cycles(1)
@@ -116,7 +116,7 @@ class Site:
 
     async def acknowledged(self, setpoint: Setpoint) -> None:
         """Poll until the faulty device has taken a setpoint."""
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(10):
             while (setpoint.sequence, WriteStatus.ACKNOWLEDGED) not in self.on.sink.statuses():
                 await self.cycles(1)
                 await asyncio.sleep(0.005)

