@@ -116,6 +116,13 @@ class ControlCycle:
             self._decide(now_s, late_s * 1e3)
             tick_s += (1 + skipped) * self.period_s
 
+    async def once(self) -> None:
+        """One whole cycle at once, outside the rhythm: for benches. Waits for answers at most one period."""
+        self.state = self.state or initial_state(self.model)
+        started_s = self.clock()
+        await self._poll(started_s + self.period_s)
+        self._decide(started_s, 0.0)
+
     async def _until(self, tick_s: float) -> None:
         """Wait for the tick; an order that arrives meanwhile is decided at once."""
         loop = asyncio.get_running_loop()

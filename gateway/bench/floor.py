@@ -10,6 +10,7 @@ from __future__ import annotations
 import argparse
 import asyncio
 import json
+import os
 import struct
 import sys
 import time
@@ -121,7 +122,11 @@ async def serve(devices: int) -> None:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--devices", type=int, required=True)
-    uvloop.run(serve(parser.parse_args().devices))
+    parser.add_argument("--core", type=int, help="run on this processor core alone")
+    arguments = parser.parse_args()
+    if arguments.core is not None:
+        os.sched_setaffinity(0, {arguments.core})
+    uvloop.run(serve(arguments.devices))
 
 
 if __name__ == "__main__":
