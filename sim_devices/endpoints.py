@@ -20,7 +20,7 @@ from config.site import (
 )
 from config.vocabulary import Clock, DeviceKind
 from sim_devices.line_endpoints import LineEndpoints
-from sim_devices.modbus import ModbusTwin, make_unit, start_modbus_twin
+from sim_devices.modbus import MODBUS_TWINS, ModbusTwin, make_unit, start_modbus_twin
 from sim_devices.models import BatteryModel, ChargerModel
 from sim_devices.physics import SitePhysics
 
@@ -30,11 +30,8 @@ if TYPE_CHECKING:
 Ports: TypeAlias = Literal["declared", "free"]
 
 KIND_BY_PROFILE: Final[Mapping[str, DeviceKind]] = {
-    "sunspec_meter": DeviceKind.METER,
-    "sunspec_inverter": DeviceKind.INVERTER,
-    "sunspec_battery": DeviceKind.BATTERY,
+    **{profile: twin.kind for profile, twin in MODBUS_TWINS.items()},
     "opcua_battery": DeviceKind.BATTERY,
-    "keba_p30": DeviceKind.CHARGER,
     "goe_charger": DeviceKind.CHARGER,
 }
 """The profiles that have a twin."""

@@ -1,11 +1,13 @@
 """Twins that speak Modbus TCP: their own server, SunSpec devices and a KEBA charger."""
 
+from sim_devices.modbus.family import ModbusModel
 from sim_devices.modbus.pdu import ExceptionCode, Table, Unit
 from sim_devices.modbus.server import ModbusServer, ModbusTcpProtocol, ServerCounts
-from sim_devices.modbus.twin import PROFILES, ModbusModel, ModbusTwin, make_unit, start_modbus_twin
+from sim_devices.modbus.twin import TWINS as MODBUS_TWINS
+from sim_devices.modbus.twin import ModbusTwin, make_unit, start_modbus_twin
 
 __all__ = [
-    "PROFILES",
+    "MODBUS_TWINS",
     "ExceptionCode",
     "ModbusModel",
     "ModbusServer",

@@ -2,49 +2,46 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from typing import Final, TypeAlias, TypeVar
+from collections.abc import Mapping
+from typing import Final
 from zlib import crc32
 
-from config.vocabulary import Clock
+from config.vocabulary import Clock, DeviceKind
+from sim_devices.modbus import chargers, inverters, meters
+from sim_devices.modbus.family import ModbusModel, ProfileTwin, of_kind
 from sim_devices.modbus.keba import KebaP30Unit
 from sim_devices.modbus.pdu import Unit
 from sim_devices.modbus.server import ModbusServer
 from sim_devices.modbus.sunspec import BatteryTwin, InverterTwin, MeterTwin
 from sim_devices.models import BatteryModel, ChargerModel, InverterModel, MeterModel
 
-Model = TypeVar("Model")
-ModbusModel: TypeAlias = BatteryModel | ChargerModel | InverterModel | MeterModel
-
 
 def _meter(model: ModbusModel, clock: Clock, serial: str) -> Unit:
-    return MeterTwin(_of(MeterModel, model), serial)
+    return MeterTwin(of_kind(MeterModel, model), serial)
 
 
 def _inverter(model: ModbusModel, clock: Clock, serial: str) -> Unit:
-    return InverterTwin(_of(InverterModel, model), clock, serial)
+    return InverterTwin(of_kind(InverterModel, model), clock, serial)
 
 
 def _battery(model: ModbusModel, clock: Clock, serial: str) -> Unit:
-    return BatteryTwin(_of(BatteryModel, model), clock, serial)
+    return BatteryTwin(of_kind(BatteryModel, model), clock, serial)
 
 
 def _keba_p30(model: ModbusModel, clock: Clock, serial: str) -> Unit:
-    return KebaP30Unit(_of(ChargerModel, model), clock, crc32(serial.encode()) % 100_000_000)
+    return KebaP30Unit(of_kind(ChargerModel, model), clock, crc32(serial.encode()) % 100_000_000)
 
 
-def _of(kind: type[Model], model: object) -> Model:
-    if not isinstance(model, kind):
-        raise TypeError(f"the profile needs a {kind.__name__}, not a {type(model).__name__}")
-    return model
-
-
-PROFILES: Final[Mapping[str, Callable[[ModbusModel, Clock, str], Unit]]] = {
-    "sunspec_meter": _meter,
-    "sunspec_inverter": _inverter,
-    "sunspec_battery": _battery,
-    "keba_p30": _keba_p30,
+TWINS: Final[Mapping[str, ProfileTwin]] = {
+    "sunspec_meter": ProfileTwin(DeviceKind.METER, _meter),
+    "sunspec_inverter": ProfileTwin(DeviceKind.INVERTER, _inverter),
+    "sunspec_battery": ProfileTwin(DeviceKind.BATTERY, _battery),
+    "keba_p30": ProfileTwin(DeviceKind.CHARGER, _keba_p30),
+    **inverters.TWINS,
+    **meters.TWINS,
+    **chargers.TWINS,
 }
+"""Every profile that has a Modbus twin."""
 
 
 def make_unit(profile: str, model: ModbusModel, *, clock: Clock, site: str = "") -> Unit:
@@ -52,10 +49,10 @@ def make_unit(profile: str, model: ModbusModel, *, clock: Clock, site: str = "")
 
     Raises ValueError for a profile that has no Modbus twin, TypeError for a model of another kind.
     """
-    make = PROFILES.get(profile)
-    if make is None:
-        raise ValueError(f"no Modbus twin for profile {profile!r}; there are {', '.join(sorted(PROFILES))}")
-    return make(model, clock, f"{site}/{model.name}" if site else model.name)
+    twin = TWINS.get(profile)
+    if twin is None:
+        raise ValueError(f"no Modbus twin for profile {profile!r}; there are {', '.join(sorted(TWINS))}")
+    return twin.make(model, clock, f"{site}/{model.name}" if site else model.name)
 
 
 class ModbusTwin:
