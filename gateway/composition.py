@@ -26,6 +26,16 @@ def build_drivers(
 ) -> list[Driver]:
     """One driver for each link; devices behind the same endpoint share it. Mappings are by device name."""
     links: dict[str, list[DeviceBinding]] = {}
+    for binding in bind_devices(site, profiles, addresses, writable):
+        links.setdefault(link_name(binding.address), []).append(binding)
+    return [_driver(name, bindings, sink, clock) for name, bindings in links.items()]
+
+
+def bind_devices(
+    site: Site, profiles: Mapping[str, Profile], addresses: Mapping[str, Address], writable: Mapping[str, bool]
+) -> list[DeviceBinding]:
+    """What the drivers are told of each device, in the site's order."""
+    bindings = []
     for name, device in site.devices.items():
         profile, address = profiles[name], addresses[name]
         binding = DeviceBinding(
@@ -38,8 +48,8 @@ def build_drivers(
             device.reversion_s or (profile.control.reversion_s if profile.control is not None else None),
             writable[name],
         )
-        links.setdefault(link_name(address), []).append(binding)
-    return [_driver(name, bindings, sink, clock) for name, bindings in links.items()]
+        bindings.append(binding)
+    return bindings
 
 
 def link_name(address: Address) -> str:

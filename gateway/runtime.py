@@ -19,11 +19,11 @@ from config.lags import MeasuredLag
 from config.messages import Acknowledgement
 from config.profile import Profile
 from config.site import Address, MqttBroker, Site
-from config.vocabulary import Clock, UtcClock
+from config.vocabulary import Clock, UtcClock, WriteResult, WriteStatus
 from drivers.backoff import Backoff
 from drivers.cancellation import ended
 from drivers.driver import Driver
-from gateway.composition import build_drivers
+from gateway.composition import bind_devices, build_drivers
 from gateway.control.model import SiteModel, build_site_model
 from gateway.cycle import ControlCycle, CycleReport
 from gateway.image import ImageInbox
@@ -33,6 +33,7 @@ from gateway.orders.book import OrderBook, ParentState
 from gateway.orders.desk import OrderDesk
 from gateway.parent.aggregate import compliance, offer, telemetry
 from gateway.parent.mqtt_parent import MqttParent
+from gateway.readback import ReadBackWatch
 from gateway.snapshot import ProcessUse, snapshot
 from gateway.state_directory import SOCKET_NAME
 from gateway.twin_world import TwinWorld
@@ -85,6 +86,7 @@ class Runtime:
         self.drivers: list[Driver] = build_drivers(
             site, options.profiles, self.inbox, clock, self._addresses(), self._writable()
         )
+        self.read_backs = ReadBackWatch(bind_devices(site, options.profiles, self._addresses(), self._writable()))
         by_device = {device: driver for driver in self.drivers for device in driver.devices}
         self.writer = Writer(
             by_device, self._paces(), clock, site.control.setpoint_life_s, self._written, options.observe
@@ -240,9 +242,13 @@ class Runtime:
 
     # What comes from below, above and inside
 
-    def _write_result(self, result: Any) -> None:
+    def _write_result(self, result: WriteResult) -> None:
         before = self.writer.first_acknowledged_s
         self.writer.result(result)
+        if result.status is WriteStatus.ACKNOWLEDGED:
+            power_w = self.writer.asked_w(result.device, result.sequence)
+            if power_w is not None:
+                self.read_backs.acknowledged(result.device, power_w, result.at_s)
         if before is None and self.writer.first_acknowledged_s is not None:
             self.journal.record("ready", first_setpoint_s=round(self.first_setpoint_s or 0.0, 3))
 
@@ -255,6 +261,7 @@ class Runtime:
     def _transition(self, kind: str, name: str, state: str, reason: str) -> None:
         if kind == "device" and state == "present":
             self.writer.device_returned(name)
+            self.read_backs.forget(name)
         fields = {"state": state} if kind == "link" else {"present": state == "present"}
         self.journal.record(kind, name=name, reason=reason, **fields)
 
@@ -277,6 +284,7 @@ class Runtime:
         self.report = report
         decision = report.decision
         self.desk.measure(decision)
+        self._look_at_read_backs()
         self._tell_envelope(report)
         if self.options.trace:
             self.journal.record(
@@ -297,6 +305,12 @@ class Runtime:
                     if resource.model.name not in self.options.twins and resource.power_w is not None
                 }
             )
+
+    def _look_at_read_backs(self) -> None:
+        assert self.cycle.image is not None
+        for found in self.read_backs.look(self.cycle.image):
+            self._log.warning("a read-back differs from what was written", device=found.device, reason=found.text())
+            self.journal.record("readback", device=found.device, point=found.point, asked=found.asked, read=found.read)
 
     def _tell_envelope(self, report: CycleReport) -> None:
         envelope = report.decision.envelope

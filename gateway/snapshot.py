@@ -76,6 +76,7 @@ def snapshot(runtime: Runtime) -> dict[str, Any]:
         },
         "process": {"rss_mb": runtime.use.rss_mb(), "cpu_pct": runtime.use.cpu_pct()},
         "refused_orders": runtime.book.refused,
+        "read_backs": [found.text() for found in runtime.read_backs.differences],
     }
     if report is None or image is None:
         return result

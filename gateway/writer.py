@@ -115,6 +115,11 @@ class Writer:
             for write in waiting:
                 self._send(write, now_s)
 
+    def asked_w(self, device: str, sequence: int) -> float | None:
+        """The power of a write, if it is the newest of its device."""
+        known = self._devices.get(device)
+        return known.asked_w if known is not None and known.sequence == sequence else None
+
     def device_returned(self, device: str) -> None:
         """A device that was away gets the present setpoint with the next cycle, whatever it was told before."""
         self._devices.pop(device, None)
