@@ -237,9 +237,10 @@ async def modbus_line(
 ) -> AsyncIterator[Line]:
     """A line to the address while the context lasts; it connects with the first request."""
     timing = timing_of(address)
+    overdue = None if timing is None else Overdue(asyncio.get_running_loop().time)
 
     def framing() -> Framing:
-        return TcpFraming() if timing is None else RtuFraming(Overdue(asyncio.get_running_loop().time))
+        return TcpFraming() if overdue is None else RtuFraming(overdue)
 
     line = Line(
         endpoint_name(address).partition("://")[2],
@@ -247,6 +248,7 @@ async def modbus_line(
         connect_pause_s=connect_pause_s,
         request_gap_s=max(request_gap_s, 0.0 if timing is None else timing.silence_s),
         framing=framing,
+        overdue=overdue,
     )
     try:
         yield line

@@ -12,16 +12,22 @@ from drivers.inspection import InspectionFailed
 from drivers.modbus.connection import Connection
 from drivers.modbus.framing import Framing, TcpFraming
 from drivers.modbus.link import Connector
-from drivers.modbus.request import AwaitedRequest, read_pdu
+from drivers.modbus.overdue import Overdue
+from drivers.modbus.request import AwaitedRequest, Failure, RequestFailed, read_pdu
 
 CONNECT_TIMEOUT_S: Final = 3.0
 _ATTEMPTS: Final = 4
 _PAUSE_S: Final = 0.25
 """A device that takes one connection may still hold the one before for a moment."""
+_LEFT_ALONE_TIMEOUTS: Final = 2.0
+_NEVER_ANSWERED: Final = (Failure.TIMEOUT, Failure.LOST, Failure.REJECTED)
 
 
 class Line:
-    """One connection at a time; a silent unit costs it, and the next request makes another."""
+    """One connection at a time; a silent unit costs it, and the next request makes another.
+
+    `overdue` (on serial lines): what units still owe, so that a late answer is not taken for the next one's.
+    """
 
     def __init__(
         self,
@@ -31,6 +37,7 @@ class Line:
         connect_pause_s: float = 0.0,
         request_gap_s: float = 0.0,
         framing: Callable[[], Framing] = TcpFraming,
+        overdue: Overdue | None = None,
     ) -> None:
         self.name = name
         self.stats = LinkStats()
@@ -38,6 +45,7 @@ class Line:
         self._connect_pause_s = connect_pause_s
         self._request_gap_s = request_gap_s
         self._framing = framing
+        self._overdue = overdue
         self._connection: Connection | None = None
 
     async def read(self, unit: int, timeout_s: float, table: str, first: int, count: int) -> bytes:
@@ -47,9 +55,21 @@ class Line:
 
     async def exchange(self, request: AwaitedRequest) -> bytes:
         """Send a request and wait for its reply; raises as `read`."""
+        await self._leave_alone(request)
         connection = await self._present()
         connection.submit(request)
-        return await request.reply
+        try:
+            return await request.reply
+        except RequestFailed as failed:
+            if self._overdue is not None and failed.failure in _NEVER_ANSWERED:
+                self._overdue.add(request.unit, request.pdu)
+            raise
+
+    async def _leave_alone(self, request: AwaitedRequest) -> None:
+        """Wait until what the unit owes can't come any more, if it could be taken for this answer."""
+        overdue = self._overdue
+        if overdue is not None and overdue.fits(request.unit, request.pdu):
+            await asyncio.sleep(overdue.void_in_s(request.unit, _LEFT_ALONE_TIMEOUTS * request.timeout_s))
 
     async def close(self) -> None:
         """Drop the connection."""
