@@ -134,14 +134,14 @@ def _dispatch_from(orders: OrdersInForce, state: ControlState) -> float | None:
 
 
 def _bids(usable: list[Resource], orders: OrdersInForce) -> list[Bid]:
-    """The resources' curves and bounds; an operator's word on a device closes the bounds at its power."""
+    """The resources' curves and bounds; an operator's word on a device narrows its bounds."""
     bids = [Bid(curve, lower.value_w, upper.value_w) for _, _, _, _, _, lower, upper, curve in usable]
     for override in orders.overrides:
         for index, resource in enumerate(usable):
             if override.device == resource.model.name:
                 curve, lower_w, upper_w = bids[index]
-                held_w = min(max(override.power_w, lower_w), upper_w)
-                bids[index] = Bid(curve, held_w, held_w)
+                least_w, most_w = (min(max(w, lower_w), upper_w) for w in (override.lower_w, override.upper_w))
+                bids[index] = Bid(curve, least_w, most_w)
     return bids
 
 
@@ -301,12 +301,14 @@ def _setpoints(
     setpoints = []
     for resource in usable:
         name, share_w = resource.model.name, shares[resource.model.name]
-        if name in held:
+        if name in held and held[name].holds:
             power_w = share_w
         elif resource.upper.source == TAKES_LITTLE:
             power_w = resource.model.minimum_w if name in permitted else 0.0
         else:
             power_w = _released(resource, share_w, side)
+        if name in held:
+            power_w = min(max(power_w, min(held[name].lower_w, share_w)), max(held[name].upper_w, share_w))
         if resource.model.step_w is not None:
             state.stepped_w[name] = power_w
         state.memory.asked(resource.model, state.last_s or 0.0, share_w, power_w)

@@ -41,12 +41,18 @@ class RegulationInForce(NamedTuple):
 
 
 class OverrideInForce(NamedTuple):
-    """An operator's word on one device: hold it at a power."""
+    """An operator's word on one device: keep its power within these bounds, load convention; equal to hold it there."""
 
     source: str
     order_id: str
     device: str
-    power_w: float
+    lower_w: float
+    upper_w: float
+
+    @property
+    def holds(self) -> bool:
+        """Whether it leaves one power alone."""
+        return self.lower_w == self.upper_w
 
 
 @dataclass(frozen=True, slots=True)

@@ -31,6 +31,9 @@ from gateway.control.orders_in_force import (
     RegulationInForce,
 )
 
+OPERATOR: Final = "operator"
+"""The source of local orders; no parent may have this name."""
+
 REMEMBERED_IDS: Final = 10_000
 MOST_HELD_ORDERS: Final = 256
 """Orders held at once; one more is refused, so that no source can fill the gateway."""
@@ -74,6 +77,15 @@ class Outcome:
     reason: str = ""
 
 
+@dataclass(frozen=True, slots=True)
+class HeldOverride:
+    """An operator's word on a device and when it ends: monotonic, and in UTC for a restart; None: until released."""
+
+    in_force: OverrideInForce
+    ends_s: float | None
+    ends_utc: float | None
+
+
 @dataclass(slots=True)
 class ParentState:
     """What is known of one parent's life."""
@@ -96,7 +108,7 @@ class OrderBook:
     epoch: int = 0
     refused: int = 0
     _held: list[HeldOrder] = field(default_factory=list)
-    _overrides: dict[str, tuple[OverrideInForce, float | None]] = field(default_factory=dict)
+    _overrides: dict[str, HeldOverride] = field(default_factory=dict)
     _regulation: RegulationInForce | None = None
     _regulation_epoch: int = -1
     _seen: OrderedDict[str, None] = field(default_factory=OrderedDict)
@@ -178,13 +190,29 @@ class OrderBook:
         self._regulation = RegulationInForce(source, signal.sequence, signal.signal, self.clock(), signal.lost_after_s)
         self._regulation_epoch = signal.epoch
 
-    def override(self, order_id: str, device: str, power_w: float | None, duration_s: float | None) -> None:
-        """The operator holds a device at a power, or with None releases it."""
-        if power_w is None:
-            self._overrides.pop(device, None)
-            return
-        ends_s = None if duration_s is None else self.clock() + duration_s
-        self._overrides[device] = (OverrideInForce("operator", order_id, device, power_w), ends_s)
+    def override(
+        self, order_id: str, device: str, lower_w: float, upper_w: float, duration_s: float | None = None
+    ) -> None:
+        """The operator keeps a device within these bounds (load convention), for a time or until released."""
+        ends_utc = None if duration_s is None else self.utc() + duration_s
+        in_force = OverrideInForce(OPERATOR, order_id, device, lower_w, upper_w)
+        self._overrides[device] = HeldOverride(
+            in_force, None if duration_s is None else self.clock() + duration_s, ends_utc
+        )
+
+    def release(self, device: str | None = None) -> list[str]:
+        """End the operator's overrides of a device, or (None) all of them and the operator's limits; their ids."""
+        names = [device] if device is not None else list(self._overrides)
+        ended = [self._overrides.pop(name).in_force.order_id for name in names if name in self._overrides]
+        if device is None:
+            for held in [held for held in self._held if held.source == OPERATOR]:
+                self._held.remove(held)
+                ended.append(held.message.id)
+        return ended
+
+    def overrides(self) -> tuple[HeldOverride, ...]:
+        """The operator's words on devices."""
+        return tuple(self._overrides.values())
 
     def _check_authority(self, source: str, epoch: int) -> None:
         if source != self.dispatcher:
@@ -193,7 +221,7 @@ class OrderBook:
             raise Refused(f"epoch {epoch} is not the present epoch {self.epoch}")
 
     def _admit(self, source: str, kind: Down, order: OrderMessage) -> HeldOrder:
-        if source not in self.parents and source != "operator":
+        if source not in self.parents and source != OPERATOR:
             raise Refused(f"{source} is not a parent of this site")
         if order.id in self._seen:
             raise Refused("duplicate: this id was taken before")
@@ -253,8 +281,8 @@ class OrderBook:
                     order.message = order.message.model_copy(update={"value": "unknown", "duration_s": None})
                 else:
                     self._held.remove(order)
-        for device, (_, ends_s) in list(self._overrides.items()):
-            if ends_s is not None and now_s >= ends_s:
+        for device, held in list(self._overrides.items()):
+            if held.ends_s is not None and now_s >= held.ends_s:
                 del self._overrides[device]
         return outcomes
 
@@ -294,7 +322,7 @@ class OrderBook:
             tuple(limits),
             dispatch,
             self._regulation if dispatch is not None else None,
-            tuple(override for override, _ in self._overrides.values()),
+            tuple(held.in_force for held in self._overrides.values()),
             self._fallback_reason(now_s),
         )
 
@@ -341,6 +369,16 @@ class OrderBook:
                 {"source": held.source, "kind": held.kind.value, "message": held.message.model_dump(mode="json")}
                 for held in self._held
             ],
+            "overrides": [
+                {
+                    "id": one.order_id,
+                    "device": one.device,
+                    "lower_w": one.lower_w,
+                    "upper_w": one.upper_w,
+                    "until": until,
+                }
+                for one, _, until in ((held.in_force, held.ends_s, held.ends_utc) for held in self._overrides.values())
+            ],
         }
 
     def restore(self, dumped: dict[str, Any]) -> list[str]:
@@ -360,9 +398,21 @@ class OrderBook:
                 takers[item["kind"]](item["source"], item["message"])
             except (Refused, ValueError, KeyError, TypeError) as error:
                 problems.append(str(error).splitlines()[0] if str(error) else repr(error))
+        for item in dumped.get("overrides", ()):
+            try:
+                self._restore_override(item)
+            except (ValueError, KeyError, TypeError) as error:
+                problems.append(repr(error))
         for order_id in dumped.get("seen", ()):
             self._remember(str(order_id))
         return problems
+
+    def _restore_override(self, item: dict[str, Any]) -> None:
+        """An override that has not ended while nobody was there."""
+        until = None if item["until"] is None else float(item["until"])
+        left_s = None if until is None else until - self.utc()
+        if left_s is None or left_s > 0.0:
+            self.override(str(item["id"]), str(item["device"]), float(item["lower_w"]), float(item["upper_w"]), left_s)
 
 
 def _limit_value(value: float | str) -> LimitValue:

@@ -192,7 +192,7 @@ def test_a_current_limit_bounds_import_and_export() -> None:
 
 def test_the_operator_holds_one_device_and_the_others_keep_the_limit() -> None:
     plant = Plant(site(BATTERY, device("battery_b", DeviceKind.BATTERY, 30e3)), rest_w=20e3)
-    held = (OverrideInForce("operator", "o1", "battery", 5e3),)
+    held = (OverrideInForce("operator", "o1", "battery", 5e3, 5e3),)
     limits = limit(Quantity.NET_IMPORT_W, 10e3).limits
     plant.run(3, OrdersInForce(limits=limits, overrides=held))
     assert plant.powers_w["battery"] == pytest.approx(5e3, abs=50)
