@@ -34,6 +34,10 @@ demo: setup      ## bring up the demo site against its twins for DURATION second
 test: setup-dev  ## run all tests
 	@$(BIN)/python -m pytest -n 2
 
+soak: setup-dev  ## run every scenario, whole and sabotaged, for hours: all faults, 72 h in lockstep, 1 h in real time
+	@LAMINA_SOAK=1 $(BIN)/python -m pytest tests/bench/scenario
+	@$(BIN)/gateway scenario run --out out/soak $$($(BIN)/gateway scenario list --names)
+
 check: setup-dev ## format, lint, types, import graph
 	@$(BIN)/ruff format --check .
 	@$(BIN)/ruff check .

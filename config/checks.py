@@ -12,6 +12,7 @@ from typing import Any, Final
 from config.findings import Path, Problem, Severity, did_you_mean, shown
 from config.partial import broken, known
 from config.profile import Profile
+from config.security_checks import SECURITY_RULES
 from config.site import DeviceSite, MqttDevice, OcppConnector, OpcUaServer, Parent, Site
 from config.strict import Rule
 from config.vocabulary import DeviceKind
@@ -213,6 +214,7 @@ SITE_RULES: Final[tuple[Rule, ...]] = (
     _one_parent_dispatches,
     _fallback_within_static_limits,
     _somebody_can_be_lost,
+    *SECURITY_RULES,
 )
 
 

@@ -17,6 +17,9 @@ from config.strict import NAME_RULE, BrokenRulesError, Strict
 
 M = TypeVar("M", bound=Strict)
 
+DISCRIMINATORS: Final = ("driver", "check")
+"""The keys that choose among the sections of a union."""
+
 
 class Verdict(NamedTuple, Generic[M]):
     """`value` is a whole model when `problems` is empty, else a `Partial` that reads like one."""
@@ -72,9 +75,14 @@ def _field(model: type[Strict], name: str, value: Any, path: Path, found: list[P
     if get_origin(annotation) is dict and section is not None and isinstance(value, dict):
         names = (key for key in value if isinstance(key, str))
         return {name: _member(section, value[name], (*path, name), found) for name in names}
-    section = _section(arguments[0]) if arguments else None
-    if get_origin(annotation) is tuple and section is not None and isinstance(value, list):
-        return tuple(_member(section, item, (*path, at), found) for at, item in enumerate(value))
+    if get_origin(annotation) is tuple and isinstance(value, list):
+        sections = [_section(_bare(arguments[0], item)) for item in value]
+        if any(sections):
+            members = enumerate(zip(sections, value, strict=True))
+            return tuple(
+                Partial({}) if section is None else _member(section, item, (*path, at), found)
+                for at, (section, item) in members
+            )
     raise NotKnownError
 
 
@@ -91,7 +99,7 @@ def _section(annotation: Any) -> type[Strict] | None:
 
 
 def _bare(annotation: Any, value: Any) -> Any:
-    """The annotation without metadata and None, and of sections told apart by `driver` the one that the value names."""
+    """The annotation without metadata and None, and of sections told apart by a key the one that the value names."""
     while get_origin(annotation) is Annotated:
         annotation = get_args(annotation)[0]
     if get_origin(annotation) not in (Union, UnionType):
@@ -99,10 +107,11 @@ def _bare(annotation: Any, value: Any) -> Any:
     members = [item for item in get_args(annotation) if item is not NoneType]
     if len(members) == 1:
         return _bare(members[0], value)
-    tag = value.get("driver") if isinstance(value, dict) else None
-    for section in filter(None, map(_section, members)):
-        if "driver" in section.model_fields and tag in get_args(section.model_fields["driver"].annotation):
-            return section
+    for key in DISCRIMINATORS:
+        tag = value.get(key) if isinstance(value, dict) else None
+        for section in filter(None, map(_section, members)):
+            if key in section.model_fields and tag in get_args(section.model_fields[key].annotation):
+                return section
     return None
 
 

@@ -6,7 +6,7 @@ A profile is named by a shipped one's name, or by a path that ends in .yaml and 
 from __future__ import annotations
 
 import csv
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from functools import cache
 from importlib.resources import files
 from pathlib import Path
@@ -15,9 +15,10 @@ from typing import NamedTuple
 from config.checks import site_problems
 from config.explain import examine
 from config.findings import ConfigError, Finding, Problem, Severity, did_you_mean, shown
-from config.partial import known
+from config.partial import broken, known
 from config.profile import Profile
 from config.profile_checks import profile_problems
+from config.security_files import Look, with_files_from
 from config.site import Site
 from config.yaml_source import Document, read_document
 
@@ -39,16 +40,22 @@ class _LoadedSite(NamedTuple):
 
 
 def load_site(path: Path) -> Site:
-    """Load a site file and check it together with its profiles; `ConfigError` names every error in all of them."""
+    """Load a site file and check it together with its profiles; `ConfigError` names every error in all of them.
+
+    The paths of certificates and keys in it begin at its folder, and are made whole.
+    """
     loaded = _site(path)
     _refuse_errors(loaded.findings)
     assert loaded.site is not None
-    return loaded.site
+    return with_files_from(loaded.site, path.parent)
 
 
-def check_site(path: Path) -> list[Finding]:
-    """Every error and warning of a site file and its profiles, by file and line; never raises for what they hold."""
-    return list(_site(path).findings)
+def check_site(path: Path, looks: Sequence[Look] = ()) -> list[Finding]:
+    """Every error and warning of a site file and its profiles, by file and line; never raises for what they hold.
+
+    `looks` go into the certificates and keys that it names: `file_problems`, and what may use a library for it.
+    """
+    return list(_site(path, looks).findings)
 
 
 def load_profile(source: Path | str) -> Profile:
@@ -113,7 +120,7 @@ def _in_order(findings: list[Finding]) -> tuple[Finding, ...]:
     return tuple(sorted(findings, key=lambda finding: (finding.line or 0, finding.column or 0)))
 
 
-def _site(path: Path) -> _LoadedSite:
+def _site(path: Path, looks: Sequence[Look] = ()) -> _LoadedSite:
     document = read_document(path)
     if document.root is None:
         return _LoadedSite(None, _in_order(document.findings))
@@ -131,6 +138,8 @@ def _site(path: Path) -> _LoadedSite:
         else:
             profiles[name] = loaded.profile
     problems.extend(site_problems(site, profiles, series_columns()))
+    for look in looks:
+        problems.extend(broken(look, site, path.parent))
     return _LoadedSite(site, (*_located(document, problems), *elsewhere))
 
 

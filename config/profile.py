@@ -400,6 +400,9 @@ class Control(Strict):
     step_w: Positive | None = Field(None, description="resolution in watts")
     step_a: Positive | None = Field(None, description="resolution in amperes per phase")
     minimum_a: NotNegative | None = Field(None, description="least current but 0 that can be asked (IEC 61851: 6 A)")
+    per_unit_of: Name | None = Field(
+        None, description="the point that says what a per-unit setpoint is a part of; the site's rating_w has to be it"
+    )
 
 
 def _value_is_given(silence: OnSilence) -> Iterator[Problem]:
@@ -542,6 +545,13 @@ def _writes_have_points(profile: Profile) -> Iterator[Problem]:
                 yield Problem(path, f"'{write.point}' has access r", "w, rw", see=("points", write.point))
 
 
+def _per_unit_of_a_point(profile: Profile) -> Iterator[Problem]:
+    name = None if profile.control is None else profile.control.per_unit_of
+    if name is not None and name not in profile.points:
+        hint = did_you_mean(name, list(profile.points))
+        yield Problem(("control", "per_unit_of"), f"'{name}' is not among the points{hint}", ", ".join(profile.points))
+
+
 class Profile(Strict):
     """One kind of device over one protocol."""
 
@@ -573,4 +583,9 @@ class Profile(Strict):
         "its points need; none: known by those models, or not at all",
     )
 
-    rules: ClassVar[tuple[Rule, ...]] = (_points_speak_the_protocol, _writes_have_points, _fingerprint_has_points)
+    rules: ClassVar[tuple[Rule, ...]] = (
+        _points_speak_the_protocol,
+        _writes_have_points,
+        _per_unit_of_a_point,
+        _fingerprint_has_points,
+    )

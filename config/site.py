@@ -64,15 +64,52 @@ def _password_has_a_user(login: OpcUaServer | MqttBroker) -> Iterator[Problem]:
         yield Problem(("password_env",), "is given without `username`")
 
 
+def _one_login(login: OpcUaServer) -> Iterator[Problem]:
+    if (login.user_cert_file is None) != (login.user_key_file is None):
+        given = "user_key_file" if login.user_cert_file is None else "user_cert_file"
+        yield Problem((given,), "`user_cert_file` and `user_key_file` go together; only one is given")
+    if login.username is not None and login.user_cert_file is not None:
+        words = "a login is by `username` or by `user_cert_file`, not by both"
+        yield Problem(("user_cert_file",), words, see=("username",))
+    if login.user_cert_file is not None and login.security is None:
+        yield Problem(("user_cert_file",), "needs `security`: without it nobody knows whom we log in to")
+
+
+class OpcUaSecurity(Strict):
+    """Security of an OPC UA connection. Certificates are DER or PEM, keys PEM; paths begin at the site file's folder.
+
+    `gateway certificate make` makes our certificate and key, `gateway certificate trust` fetches the server's into
+    `trust_dir`. A server is let in if its very certificate is in that folder, is valid now, and names the server's
+    application URI.
+    """
+
+    mode: Literal["sign", "sign_and_encrypt"] = Field(
+        "sign_and_encrypt", description="sign: messages can't be changed, but be read on the way"
+    )
+    policy: Literal["Basic256Sha256", "Aes128_Sha256_RsaOaep", "Aes256_Sha256_RsaPss"] = Field(
+        "Basic256Sha256", description="the security policy, as OPC 10000-7 names it"
+    )
+    cert_file: str = Field(description="our application instance certificate (OPC 10000-6, 6.2.2)")
+    key_file: str = Field(description="the key of our certificate")
+    trust_dir: str = Field(description="folder with the certificates of the servers that are trusted")
+    server_uri: str | None = Field(None, description="the server's application URI; default what its certificate says")
+
+
 class OpcUaServer(Strict):
-    """An OPC UA server."""
+    """An OPC UA server. Anonymous without `username` and `user_cert_file`."""
 
     driver: Literal["opcua"] = Field(description="chooses the protocol")
     url: Annotated[str, Field(pattern=r"^opc\.tcp://[^/]+:\d+(/.*)?$")] = Field(description="the server's endpoint")
+    security: OpcUaSecurity | None = Field(None, description="signs and encrypts the connection; default neither")
     username: str | None = Field(None, description="user name; default anonymous")
     password_env: str | None = Field(None, description="environment variable that holds the password")
+    user_cert_file: str | None = Field(None, description="certificate to log in with, DER or PEM")
+    user_key_file: str | None = Field(None, description="the key of `user_cert_file`, PEM")
+    acknowledged_plain_password: Flag = Field(
+        False, description="accepts that the password goes over a connection without `security`"
+    )
 
-    rules: ClassVar[tuple[Rule, ...]] = (_password_has_a_user,)
+    rules: ClassVar[tuple[Rule, ...]] = (_password_has_a_user, _one_login)
 
 
 def _key_goes_with_certificate(tls: Tls) -> Iterator[Problem]:
@@ -81,14 +118,28 @@ def _key_goes_with_certificate(tls: Tls) -> Iterator[Problem]:
         yield Problem((given,), "`cert_file` and `key_file` go together; only one is given")
 
 
+def _a_name_is_checked(tls: Tls) -> Iterator[Problem]:
+    if tls.server_name is not None and not tls.check_host:
+        yield Problem(("server_name",), "is given, and check_host: false has no name checked", see=("check_host",))
+
+
 class Tls(Strict):
-    """TLS of an MQTT connection; files are PEM."""
+    """TLS of an MQTT connection; files are PEM, and paths begin at the site file's folder.
+
+    The broker's certificate is always verified against `ca_file`.
+    """
 
     ca_file: str = Field(description="certificates of the authorities that the broker's own may be signed by")
     cert_file: str | None = Field(None, description="our certificate, where the broker asks for one")
     key_file: str | None = Field(None, description="the key of our certificate")
+    server_name: str | None = Field(
+        None, description="the name in the broker's certificate, where that is not `host`; default `host`"
+    )
+    check_host: Flag = Field(
+        True, description="false: whoever has a certificate of the authorities can pass for the broker"
+    )
 
-    rules: ClassVar[tuple[Rule, ...]] = (_key_goes_with_certificate,)
+    rules: ClassVar[tuple[Rule, ...]] = (_key_goes_with_certificate, _a_name_is_checked)
 
 
 class MqttBroker(Strict):
@@ -98,6 +149,9 @@ class MqttBroker(Strict):
     port: Port = Field(1883, description="TCP port; with TLS usually 8883")
     username: str | None = Field(None, description="user name at the broker; default none")
     password_env: str | None = Field(None, description="environment variable that holds the password")
+    acknowledged_plain_password: Flag = Field(
+        False, description="accepts that the password crosses a network without `tls`"
+    )
 
     tls: Tls | None = Field(None, description="encrypts the connection; default plain")
 
@@ -114,7 +168,7 @@ class MqttDevice(MqttBroker):
 
 
 class ListenerTls(Strict):
-    """TLS of a port at which chargers call; files are PEM."""
+    """TLS of a port at which chargers call; files are PEM, and paths begin at the site file's folder."""
 
     cert_file: str = Field(description="our certificate, with those of its issuers behind it")
     key_file: str = Field(description="the key of our certificate")
@@ -302,6 +356,11 @@ class ControlSettings(Strict):
     )
     setpoint_life_s: Positive = Field(2.0, description="a setpoint that has not gone out by then is dropped")
     integral_per_s: NotNegative = Field(0.5, description="gain of the slow integral of the connection point's error")
+    clock: Literal["always", "synchronised"] = Field(
+        "always",
+        description="when the wall clock is trusted: always, or while the system calls it synchronised; while it "
+        "is not, orders that relax a limit are refused",
+    )
 
     rules: ClassVar[tuple[Rule, ...]] = (_outlasts_the_period,)
 

@@ -52,7 +52,7 @@ def rest_commands(control: Control, binding: DeviceBinding, counter: int) -> tup
 
 def resolved_power_w(control: Control, power_w: float, rating_w: float) -> float:
     """The power a device can resolve within its rating: a ceiling rounds towards zero, an exact one to the nearest."""
-    within = min(max(power_w, -rating_w), rating_w)
+    within = rating_w if power_w > rating_w else -rating_w if power_w < -rating_w else power_w
     if control.step_w is None:
         return within
     rounding = Rounding.TOWARD_ZERO if control.power == "ceiling" else Rounding.NEAREST

@@ -12,7 +12,8 @@ from config.vocabulary import LinkState, Setpoint
 class LinkStats:
     """Counters of one link since start. `good`: answers taken as values; `rejected`: answers that failed validation.
 
-    `dropped`: polls given up because too many waited. `identities`: what each device says it is, where it says so.
+    `dropped`: polls given up because too many waited. `refused`: callers that were not let in. `identities`: what each
+    device says it is, where it says so.
     """
 
     state: LinkState = LinkState.CONNECTING
@@ -23,6 +24,7 @@ class LinkStats:
     rejected: int = 0
     exceptions: int = 0
     dropped: int = 0
+    refused: int = 0
     writes_acknowledged: int = 0
     writes_failed: int = 0
     reason: str = ""

@@ -56,6 +56,11 @@ class PushedDevice:
         """When the device counts as absent unless a sign of life comes before."""
         return self._alive_s + self.binding.profile.pace.silence_s
 
+    @property
+    def beat(self) -> SampleValue:
+        """The heartbeat's last value."""
+        return self._beat
+
     def beats(self, fresh: Mapping[str, Sample]) -> bool | None:
         """Whether a heartbeat among `fresh` has moved since the last one; None if there is none among them."""
         sample = fresh.get(HEARTBEAT)
@@ -70,11 +75,12 @@ class PushedDevice:
         """Values that were kept by somebody else: to be told with the next sign of life."""
         self._last.update(retained)
 
-    def update(self, fresh: Mapping[str, Sample], *, alive: bool, confirmed: bool = False) -> bool:
+    def update(self, fresh: Mapping[str, Sample], *, alive: bool, confirmed: bool = False, renews: bool = True) -> bool:
         """Take newly measured samples; returns whether that brings the device back.
 
         `alive`: their coming is a sign of life. `confirmed`: it is certain that nothing else has changed, which renews
-        the held points of a device that is present, but is no sign of its life.
+        the held points of a device that is present, but is no sign of its life. Without `renews` a sign of life says
+        nothing about the held points.
         """
         now = self._clock()
         told = dict(fresh)
@@ -82,7 +88,7 @@ class PushedDevice:
         came_back = alive and not self.present
         if alive:
             self._alive_s = now
-        if alive or (confirmed and self.present):
+        if (alive and renews) or (confirmed and self.present):
             told.update(self._standing(now, but=fresh))
         if told and (alive or self.present):
             self._sink.samples(self.name, told)

@@ -5,8 +5,10 @@ The one place that names concrete drivers. A protocol's library is imported only
 
 from __future__ import annotations
 
+import time
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
+from typing import TYPE_CHECKING
 
 from config.profile import Profile
 from config.site import Address, ModbusAddress, MqttDevice, OcppConnector, OpcUaServer, Site
@@ -14,6 +16,10 @@ from config.vocabulary import Clock, FieldSink
 from drivers.binding import DeviceBinding
 from drivers.driver import Driver
 from drivers.inspection import Inspector, Prober
+from drivers.transports import Transports
+
+if TYPE_CHECKING:
+    from drivers.certificates import Certificate
 
 
 def build_drivers(
@@ -23,12 +29,16 @@ def build_drivers(
     clock: Clock,
     addresses: Mapping[str, Address],
     writable: Mapping[str, bool],
+    transports: Transports | None = None,
 ) -> list[Driver]:
-    """One driver for each link; devices behind the same endpoint share it. Mappings are by device name."""
+    """One driver for each link; devices behind the same endpoint share it. Mappings are by device name.
+
+    `transports` take the place of sockets, on a bench.
+    """
     links: dict[str, list[DeviceBinding]] = {}
     for binding in bind_devices(site, profiles, addresses, writable):
         links.setdefault(link_name(binding.address), []).append(binding)
-    return [_driver(name, bindings, sink, clock) for name, bindings in links.items()]
+    return [_driver(name, bindings, sink, clock, transports) for name, bindings in links.items()]
 
 
 def bind_devices(
@@ -66,23 +76,28 @@ def link_name(address: Address) -> str:
     return endpoint_name(address)
 
 
-def _driver(name: str, bindings: list[DeviceBinding], sink: FieldSink, clock: Clock) -> Driver:
+def _driver(
+    name: str, bindings: list[DeviceBinding], sink: FieldSink, clock: Clock, transports: Transports | None
+) -> Driver:
     address = bindings[0].address
+    rng = None if transports is None else transports.rng(name)
     if isinstance(address, ModbusAddress):
         from drivers.modbus.driver import ModbusDriver
 
-        return ModbusDriver(name, bindings, sink, clock)
+        return ModbusDriver(name, bindings, sink, clock, rng=rng)
     if isinstance(address, OpcUaServer):
         from drivers.opcua.driver import OpcUaDriver
 
-        return OpcUaDriver(name, bindings, sink, clock)
+        return OpcUaDriver(name, bindings, sink, clock, rng, None if transports is None else transports.opcua)
     if isinstance(address, OcppConnector):
         from drivers.ocpp.driver import OcppDriver
 
-        return OcppDriver(name, bindings, sink, clock)
+        return OcppDriver(name, bindings, sink, clock, rng, time.time if transports is None else transports.utc)
     from drivers.mqtt.driver import MqttDriver
 
-    return MqttDriver(name, bindings, sink, clock)
+    if transports is None:
+        return MqttDriver(name, bindings, sink, clock)
+    return MqttDriver(name, bindings, sink, clock, rng, transports.mqtt)
 
 
 @asynccontextmanager
@@ -118,3 +133,13 @@ async def open_prober(address: ModbusAddress, clock: Clock, timeout_s: float) ->
 
     async with modbus_line(address) as line:
         yield ModbusProber(line, clock, timeout_s)
+
+
+async def opcua_server_identity(address: OpcUaServer, timeout_s: float) -> tuple[str, Certificate, str | None]:
+    """What an OPC UA server says it is, trusted or not: application URI, certificate, and why it can't be used.
+
+    Raises InspectionFailed where it doesn't say so.
+    """
+    from drivers.opcua.inspection import server_identity
+
+    return await server_identity(address, timeout_s)

@@ -6,12 +6,13 @@ import asyncio
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from types import MappingProxyType
-from typing import Final
+from typing import Any, Final
 
-from config.vocabulary import POWER_W, LinkState, Quality, Sample, SampleLayer, WriteResult
+from config.vocabulary import POWER_W, LinkState, Quality, Sample, SampleLayer, WriteResult, WriteStatus
 
 _NO_SAMPLE: Final = Sample(None, Quality.BAD, 0.0)
 _BAD: Final = Quality.BAD
+_NOBODY: Final[Mapping[str, float]] = MappingProxyType({})
 
 MOST_LAYERS: Final = 4
 """One for each poll group; more are left over from earlier connections, and are merged."""
@@ -51,10 +52,15 @@ class DeviceImage:
 
     def updated(self, samples: Mapping[str, Sample]) -> DeviceImage:
         """With newer samples of a device that answers."""
+        newest: Any = samples
+        layers = self.layers
+        # Nearly always a poll group's next reply; the look at what it is costs more than all the rest.
+        if layers and layers[0].names is getattr(newest, "names", None):
+            return DeviceImage(self._single, True, (newest, *layers[1:]))
         if not isinstance(samples, SampleLayer):
             return DeviceImage({**self.samples, **samples}, True)
         names = samples.names
-        layers = (samples, *[layer for layer in self.layers if layer.names is not names])
+        layers = (samples, *[layer for layer in layers if layer.names is not names])
         if len(layers) > MOST_LAYERS:
             return DeviceImage({**self.samples, **samples}, True)
         return DeviceImage(self._single, True, layers)
@@ -77,10 +83,14 @@ class DeviceImage:
 
 @dataclass(frozen=True, slots=True)
 class Image:
-    """All devices' latest samples at one instant (monotonic seconds)."""
+    """All devices' latest samples at one instant (monotonic seconds).
+
+    `unanswered`: since when a device's newest write has had no answer, so that it may hold the old or the new value.
+    """
 
     now_s: float
     devices: Mapping[str, DeviceImage]
+    unanswered: Mapping[str, float] = field(default_factory=lambda: _NOBODY)
 
 
 _ABSENT: Final = DeviceImage(MappingProxyType({}), present=False)
@@ -94,16 +104,22 @@ class ImageInbox:
     on_transition: Callable[[str, str, str, str], None]
     _devices: dict[str, DeviceImage] = field(default_factory=dict)
     _awaited: set[str] = field(default_factory=set)
+    _unanswered: dict[str, float] = field(default_factory=dict)
     arrived: asyncio.Event = field(default_factory=asyncio.Event)
 
     def samples(self, device: str, samples: Mapping[str, Sample]) -> None:
-        self._devices[device] = self._devices.get(device, _ABSENT).updated(samples)
-        if device in self._awaited and POWER_W in samples:
-            self._awaited.discard(device)
-            if not self._awaited:
+        devices, awaited = self._devices, self._awaited
+        devices[device] = devices.get(device, _ABSENT).updated(samples)
+        if device in awaited and POWER_W in samples:
+            awaited.discard(device)
+            if not awaited:
                 self.arrived.set()
 
     def write_result(self, result: WriteResult) -> None:
+        if result.status is WriteStatus.INDETERMINATE:
+            self._unanswered[result.device] = result.at_s
+        elif self._unanswered and result.status is WriteStatus.ACKNOWLEDGED:
+            self._unanswered.pop(result.device, None)
         self.on_write_result(result)
 
     def link_state(self, link: str, state: LinkState, reason: str) -> None:
@@ -127,4 +143,5 @@ class ImageInbox:
 
     def switch(self, now_s: float) -> Image:
         """The image of this cycle."""
-        return Image(now_s, MappingProxyType(dict(self._devices)))
+        unanswered = MappingProxyType(dict(self._unanswered)) if self._unanswered else _NOBODY
+        return Image(now_s, MappingProxyType(dict(self._devices)), unanswered)

@@ -18,6 +18,7 @@ from config.vocabulary import Clock, UtcClock
 from gateway.orders.book import utc_text
 
 QUEUE_LENGTH: Final = 20_000
+MOST_AT_ONCE: Final = 1000
 ROTATE_BYTES: Final = 64 * 2**20
 """The journal is one file and one predecessor, each of at most this size."""
 
@@ -29,10 +30,11 @@ class Journal:
     """Appends to `directory/gateway.jsonl`; `record` may drop when the disk is too slow, `record_durably` may not.
 
     A full or failing disk never raises into control: entries are dropped and counted, durable ones answered with the
-    reason, and the next entry tries again.
+    reason, and the next entry tries again. Without `own_thread` entries are written by whoever hands them in, many at
+    once, and without fsync: for runs on virtual time.
     """
 
-    def __init__(self, directory: Path, clock: Clock, utc: UtcClock) -> None:
+    def __init__(self, directory: Path, clock: Clock, utc: UtcClock, *, own_thread: bool = True) -> None:
         self.path = directory / "gateway.jsonl"
         self.dropped = 0
         self.failure = ""
@@ -40,12 +42,16 @@ class Journal:
         self._clock, self._utc = clock, utc
         self._queue: queue.Queue[tuple[dict[str, Any] | None, dict[str, Any] | None, Done | None]] = queue.Queue()
         self._loop = asyncio.get_running_loop()
-        self._thread = threading.Thread(target=self._write, name="journal", daemon=True)
-        self._thread.start()
+        self._thread = threading.Thread(target=self._write, name="journal", daemon=True) if own_thread else None
+        if self._thread is not None:
+            self._thread.start()
 
     def record(self, event: str, **fields: Any) -> None:
         """Queue one entry; it reaches the file within a second, or is dropped and counted."""
-        if self._queue.qsize() >= QUEUE_LENGTH:
+        if self._thread is None:
+            if self._queue.qsize() >= MOST_AT_ONCE:
+                self._write_batch()
+        elif self._queue.qsize() >= QUEUE_LENGTH:
             self.dropped += 1
             return
         self._queue.put((self._entry(event, fields), None, None))
@@ -53,6 +59,8 @@ class Journal:
     def record_durably(self, event: str, orders: dict[str, Any] | None, done: Done, **fields: Any) -> None:
         """Queue one entry and the orders that survive a restart; `done` runs in the loop after fsync."""
         self._queue.put((self._entry(event, fields), orders, done))
+        if self._thread is None:
+            self._write_batch()
 
     def stored_orders(self) -> tuple[dict[str, Any], str]:
         """What the last run held, and an empty text; or nothing, and why it cannot be read.
@@ -74,30 +82,36 @@ class Journal:
     async def close(self) -> None:
         """Write what is queued and end the thread."""
         self._queue.put((None, None, None))
-        await asyncio.to_thread(self._thread.join, 5.0)
+        if self._thread is None:
+            self._write_batch()
+        else:
+            await asyncio.to_thread(self._thread.join, 5.0)
 
     def _entry(self, event: str, fields: dict[str, Any]) -> dict[str, Any]:
         return {"event": event, "monotonic_s": round(self._clock(), 6), "utc": utc_text(self._utc()), **fields}
 
     def _write(self) -> None:
-        """The thread: batches of entries, one write and at most one fsync for each batch."""
-        while True:
-            batch = [self._queue.get()]
-            while len(batch) < 1000:
-                try:
-                    batch.append(self._queue.get_nowait())
-                except queue.Empty:
-                    break
-            ends = any(entry is None for entry, _, _ in batch)
-            waiting = [done for _, _, done in batch if done is not None]
-            orders = next((held for _, held, _ in reversed(batch) if held is not None), None)
-            lines = [_line(entry) for entry, _, _ in batch if entry is not None]
-            self._append("".join(line + "\n" for line in lines), orders, durable=bool(waiting))
-            for done in waiting:
-                if not self._loop.is_closed():
-                    self._loop.call_soon_threadsafe(done, self.failure)
-            if ends:
-                return
+        """The thread."""
+        while self._write_batch():
+            pass
+
+    def _write_batch(self) -> bool:
+        """Entries that wait, at least one: one write and at most one fsync for all; False after the last of all."""
+        batch = [self._queue.get()]
+        while len(batch) <= MOST_AT_ONCE:
+            try:
+                batch.append(self._queue.get_nowait())
+            except queue.Empty:
+                break
+        waiting = [done for _, _, done in batch if done is not None]
+        orders = next((held for _, held, _ in reversed(batch) if held is not None), None)
+        lines = [_line(entry) for entry, _, _ in batch if entry is not None]
+        durable = bool(waiting) and self._thread is not None
+        self._append("".join(line + "\n" for line in lines), orders, durable=durable)
+        for done in waiting:
+            if not self._loop.is_closed():
+                self._loop.call_soon_threadsafe(done, self.failure)
+        return all(entry is not None for entry, _, _ in batch)
 
     def _append(self, text: str, orders: dict[str, Any] | None, *, durable: bool) -> None:
         try:
@@ -128,7 +142,8 @@ class Journal:
         with new.open("w", encoding="utf-8") as file:
             file.write(text)
             file.flush()
-            os.fsync(file.fileno())
+            if self._thread is not None:
+                os.fsync(file.fileno())
         new.replace(self._state_path)
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import os
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 from typing import Any, Final
@@ -13,7 +13,7 @@ from typing import Any, Final
 MOST_WATCHERS: Final = 16
 LONGEST_REQUEST: Final = 65_536
 
-Answer = Callable[[dict[str, Any]], dict[str, Any]]
+Answer = Callable[[dict[str, Any]], Awaitable[dict[str, Any]]]
 """Takes a request and returns its answer; raises ValueError with a text for the user."""
 
 
@@ -77,7 +77,7 @@ async def _converse(
                 interval_s = float(request.get("interval_s", 0.5))
                 await _stream(writer, snapshot, min(max(interval_s, 0.05), 60.0))
                 return
-            reply = answer(request)
+            reply = await answer(request)
         except (ValueError, TypeError) as error:
             reply = {"error": str(error)}
         await _send(writer, reply)

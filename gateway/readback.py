@@ -7,8 +7,8 @@ what it does not do. Pure but for what it remembers.
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Final, NamedTuple
 
 from config.profile import Access, CommandQuantity, ControlWrite, PointProfile
@@ -20,6 +20,9 @@ from gateway.image import DeviceImage, Image
 SETTLE_S: Final = 2.0
 """A device may show a setpoint this much later than it acknowledges it."""
 
+ANSWERED_LATE_S: Final = 1.0
+"""A sample may show a setpoint whose acknowledgement came only after it."""
+
 LOOK_S: Final = 1.0
 
 KEPT: Final = 64
@@ -28,20 +31,25 @@ KEPT: Final = 64
 TOLERANCE_PU: Final = 0.015
 """Of the value at the rating: registers that count in percent round by up to 1 %."""
 
+RATING_TOLERANCE_PU: Final = 0.02
+
 _NEVER_COMPARED: Final = (CommandQuantity.COUNTER, CommandQuantity.REVERSION_S)
 """Counters are the device's to answer, and a timer that was armed runs down."""
 
 
 class Difference(NamedTuple):
-    """A point that reads another value than was written, in the point's unit and load convention."""
+    """A point that reads another value than was written, or than the site file has, in its unit and load convention."""
 
     device: str
     point: str
     asked: float
     read: float
+    was_written: bool = True
 
     def text(self) -> str:
         """In words."""
+        if not self.was_written:
+            return f"{self.device}: {self.point} reads {self.read:g}, the site file's rating_w is {self.asked:g}"
         return f"{self.device}: {self.point} reads {self.read:g}, {self.asked:g} was written"
 
 
@@ -50,21 +58,33 @@ class _Device:
     binding: DeviceBinding
     tolerances: Mapping[str, float]
     numbers: Mapping[str, Mapping[str, float]]
+    worked_out: dict[float, Mapping[str, float]] = field(default_factory=dict)
 
-    def value(self, point: str, power_w: float) -> float | None:
-        """What a setpoint makes of a point; None where it leaves it alone."""
-        control = self.binding.profile.control
-        assert control is not None
-        commands = setpoint_commands(control, power_w, self.binding, 0)
-        return next((each.value for each in commands if each.point == point), None)
+    def asked(self, power_w: float) -> Mapping[str, float]:
+        """What a setpoint makes of the points; those that it leaves alone are not there."""
+        known = self.worked_out.get(power_w)
+        if known is None:
+            control = self.binding.profile.control
+            assert control is not None
+            if len(self.worked_out) > KEPT:
+                self.worked_out.clear()
+            commands = setpoint_commands(control, power_w, self.binding, 0)
+            known = self.worked_out[power_w] = {each.point: each.value for each in commands}
+        return known
 
 
 class ReadBackWatch:
-    """Compares each commanded point that can be read with the last acknowledged setpoint."""
+    """Compares each commanded point that can be read with the last acknowledged setpoint.
 
-    def __init__(self, bindings: Iterable[DeviceBinding]) -> None:
+    Besides, what a device takes per-unit setpoints as parts of is compared with the site file's rating.
+    """
+
+    def __init__(self, bindings: Sequence[DeviceBinding]) -> None:
         devices = {binding.name: _watched(binding) for binding in bindings if binding.writable}
         self._devices = {name: watched for name, watched in devices.items() if watched.tolerances}
+        self._ratings = {
+            binding.name: (point, binding.rating_w) for binding in bindings if (point := _per_unit_of(binding))
+        }
         self._written: dict[str, deque[tuple[float, float]]] = {}
         self._due_s = 0.0
         self._differences: dict[tuple[str, str], Difference] = {}
@@ -94,16 +114,29 @@ class ReadBackWatch:
             return []
         self._due_s = image.now_s + LOOK_S
         new = []
+        for difference in (*self._beside_what_was_written(image), *self._beside_the_rating(image)):
+            key = difference.device, difference.point
+            if key not in self._differences:
+                new.append(difference)
+            self._differences[key] = difference
+        return new
+
+    def _beside_what_was_written(self, image: Image) -> Iterator[Difference]:
         for name, written in self._written.items():
             device = image.devices.get(name)
-            if device is None or not device.present:
+            if device is not None and device.present:
+                yield from self._of(self._devices[name], device, written)
+
+    def _beside_the_rating(self, image: Image) -> Iterator[Difference]:
+        for name, (point, rating_w) in self._ratings.items():
+            device = image.devices.get(name)
+            sample = None if device is None else device.sample(point)
+            if sample is None or sample.quality is Quality.BAD or not isinstance(sample.value, float):
                 continue
-            for difference in self._of(self._devices[name], device, written):
-                key = name, difference.point
-                if key not in self._differences:
-                    new.append(difference)
-                self._differences[key] = difference
-        return new
+            if abs(sample.value - rating_w) > RATING_TOLERANCE_PU * rating_w:
+                yield Difference(name, point, rating_w, sample.value, was_written=False)
+            else:
+                self._differences.pop((name, point), None)
 
     def _of(
         self, watched: _Device, device: DeviceImage, written: Iterable[tuple[float, float]]
@@ -114,13 +147,19 @@ class ReadBackWatch:
             read = watched.numbers[point].get(sample.value) if isinstance(sample.value, str) else sample.value
             if sample.quality is Quality.BAD or not isinstance(read, float | int):
                 continue
-            asked = [watched.value(point, power_w) for power_w in _in_force(written, sample.measured_s)]
-            if not asked or None in asked:
+            asked = [watched.asked(power_w).get(point) for power_w in _in_force(written, sample.measured_s)]
+            values = [value for value in asked if value is not None]
+            if not values or len(values) < len(asked):
                 continue
-            if all(value is not None and abs(read - value) > tolerance for value in asked):
-                yield Difference(name, point, asked[-1] or 0.0, float(read))
+            if all(abs(read - value) > tolerance for value in values):
+                yield Difference(name, point, values[-1], float(read))
             else:
                 self._differences.pop((name, point), None)
+
+
+def _per_unit_of(binding: DeviceBinding) -> str | None:
+    control = binding.profile.control
+    return None if control is None else control.per_unit_of
 
 
 def _in_force(written: Iterable[tuple[float, float]], measured_s: float) -> list[float]:
@@ -130,7 +169,7 @@ def _in_force(written: Iterable[tuple[float, float]], measured_s: float) -> list
     for at_s, power_w in written:
         if at_s <= measured_s - SETTLE_S:
             before = power_w
-        elif at_s <= measured_s:
+        elif at_s <= measured_s + ANSWERED_LATE_S:
             since.append(power_w)
     return [] if before is None else [before, *since]
 

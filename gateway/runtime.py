@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import gc
-import os
 import random
 import time
 from collections.abc import Callable, Mapping
 from contextlib import AsyncExitStack
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
 
@@ -19,24 +18,31 @@ from config.lags import MeasuredLag
 from config.messages import Acknowledgement
 from config.profile import Profile
 from config.site import Address, MqttBroker, Site
-from config.vocabulary import Clock, UtcClock, WriteResult, WriteStatus
+from config.vocabulary import POWER_W, Clock, UtcClock, WriteResult, WriteStatus
 from drivers.backoff import Backoff
 from drivers.cancellation import ended
 from drivers.driver import Driver
 from gateway.composition import bind_devices, build_drivers
-from gateway.control.model import SiteModel, build_site_model
+from gateway.control.model import build_site_model, with_what_may_be_written
 from gateway.cycle import ControlCycle, CycleReport
 from gateway.image import ImageInbox
 from gateway.journal import Journal
 from gateway.local_socket import local_socket
 from gateway.orders.book import OrderBook, ParentState
 from gateway.orders.desk import OrderDesk
+from gateway.orders.operator import Operable, OperatorDesk
 from gateway.parent.aggregate import compliance, offer, telemetry
 from gateway.parent.mqtt_parent import MqttParent
+from gateway.power_record import PowerRecord
 from gateway.readback import ReadBackWatch
-from gateway.snapshot import ProcessUse, snapshot
+from gateway.recording import Recorder, header
+from gateway.recording_file import RecordingFile
+from gateway.snapshot import ProcessUse, SharedProcess, snapshot
 from gateway.state_directory import SOCKET_NAME
+from gateway.surroundings import FIELD, Surroundings
 from gateway.twin_world import TwinWorld
+from gateway.wall_clock import clock_quality
+from gateway.why import explain
 from gateway.writer import WritePace, Writer
 
 TELEMETRY_S: Final = 1.0
@@ -70,21 +76,29 @@ class RunOptions:
     allow_real_writes: bool = False
     trace: bool = False
     lags: Mapping[str, MeasuredLag] = field(default_factory=dict)
+    record_decisions: Path | None = None
 
 
 class Runtime:
     """One running gateway. `run` serves until `stop` is set, then writes the rest states and ends."""
 
-    def __init__(self, options: RunOptions, clock: Clock = time.monotonic, utc: UtcClock = time.time) -> None:
-        self.options, self.clock, self.utc = options, clock, utc
+    def __init__(
+        self,
+        options: RunOptions,
+        clock: Clock = time.monotonic,
+        utc: UtcClock = time.time,
+        surroundings: Surroundings = FIELD,
+    ) -> None:
+        self.options, self.clock, self.utc, self._around = options, clock, utc, surroundings
         site = options.site
-        self.model = self._with_what_may_be_written(
-            build_site_model(site, options.profiles, options.twins, on_bench=bool(options.twins), lags=options.lags)
+        self.model = with_what_may_be_written(
+            build_site_model(site, options.profiles, options.twins, on_bench=bool(options.twins), lags=options.lags),
+            None if options.observe or options.allow_real_writes else options.twins,
         )
-        self.journal = Journal(options.directory, clock, utc)
+        self.journal = Journal(options.directory, clock, utc, own_thread=surroundings.own_process)
         self.inbox = ImageInbox(self._write_result, self._transition)
         self.drivers: list[Driver] = build_drivers(
-            site, options.profiles, self.inbox, clock, self._addresses(), self._writable()
+            site, options.profiles, self.inbox, clock, self._addresses(), self._writable(), surroundings.transports
         )
         self.read_backs = ReadBackWatch(bind_devices(site, options.profiles, self._addresses(), self._writable()))
         by_device = {device: driver for driver in self.drivers for device in driver.devices}
@@ -93,7 +107,11 @@ class Runtime:
         )
         parents = {parent.name: ParentState(parent.heartbeat_timeout_s, parent.dispatch) for parent in site.parents}
         self.book = OrderBook(site.connection.rating_w, parents, clock, utc)
+        self.book.clock_trusted = site.control.clock == "always"
         self.desk = OrderDesk(self.book, self.journal, utc, self._acknowledge, self._wake)
+        self.operator = OperatorDesk(
+            self.book, self.journal, utc, self._operable(), self._present_w, self._wake, self.desk.conclude
+        )
         self.cycle = ControlCycle(
             self.model,
             self.drivers,
@@ -107,9 +125,12 @@ class Runtime:
         self.parents = {parent.name: self._parent(parent.name) for parent in site.parents}
         self.twin_world = TwinWorld(*options.twin_world) if options.twin_world else None
         self.report: CycleReport | None = None
-        self.use = ProcessUse(clock)
+        self.use = (ProcessUse if surroundings.own_process else SharedProcess)(clock)
         self.started_s = clock()
         self.restarts = 0
+        self._power_record = PowerRecord()
+        self._recorder = None if options.record_decisions is None else Recorder()
+        self._recording: RecordingFile | None = None
         self._received: dict[str, float] = {}
         self._envelope_told: tuple[object, ...] = ()
         self._unmet_told: tuple[str, ...] = ()
@@ -125,17 +146,6 @@ class Runtime:
             name: self.options.addresses.get(name, device.address) for name, device in self.options.site.devices.items()
         }
 
-    def _with_what_may_be_written(self, model: SiteModel) -> SiteModel:
-        """The model in which a device that will not be written takes no share: others would count on it.
-
-        Observing decides as if it wrote, to show what it would do; a gateway without leave acts on what it decides.
-        """
-        options = self.options
-        if options.observe or options.allow_real_writes:
-            return model
-        devices = (replace(one, controllable=one.controllable and one.name in options.twins) for one in model.devices)
-        return replace(model, devices=tuple(devices))
-
     def _writable(self) -> dict[str, bool]:
         """Twins may be written; real devices only by leave; neither while observing nor where the site file says no."""
         options = self.options
@@ -143,6 +153,9 @@ class Runtime:
             name: not options.observe and not device.read_only and (name in options.twins or options.allow_real_writes)
             for name, device in options.site.devices.items()
         }
+
+    def _operable(self) -> dict[str, Operable]:
+        return {one.name: Operable(one.min_w, one.max_w, one.controllable) for one in self.model.devices}
 
     def _paces(self) -> dict[str, WritePace]:
         paces = {}
@@ -169,6 +182,8 @@ class Runtime:
             self.utc,
             parent.heartbeat_timeout_s / HEARTBEATS_PER_TIMEOUT,
             parent.telemetry_backlog,
+            self._around.mqtt_client,
+            self._around.rng(f"parent {name}"),
         )
 
     # Run
@@ -178,9 +193,14 @@ class Runtime:
         self._start_journal()
         async with AsyncExitStack() as stack:
             stack.push_async_callback(self.journal.close)
-            await stack.enter_async_context(
-                local_socket(self.options.directory / SOCKET_NAME, self._answer, self.snapshot)
-            )
+            if self.options.record_decisions is not None:
+                self._recording = RecordingFile(self.options.record_decisions)
+                self._recording.put(header(self.model))
+                stack.push_async_callback(self._recording.close)
+            if self._around.own_process:
+                await stack.enter_async_context(
+                    local_socket(self.options.directory / SOCKET_NAME, self._answer, self.snapshot)
+                )
             async with asyncio.TaskGroup() as group:
                 links = [
                     group.create_task(self._supervise(driver.run, driver.name), name=f"link {driver.name}")
@@ -194,10 +214,11 @@ class Runtime:
                     links.append(group.create_task(self._supervise(self.twin_world.run, "twins"), name="twin world"))
                 cycle = group.create_task(self.cycle.run(), name="control cycle")
                 clock = group.create_task(self._watch_clock(), name="wall clock")
-                settle = group.create_task(_settle_memory(), name="settle memory")
+                own = [cycle, clock]
+                if self._around.own_process:
+                    own.append(group.create_task(_settle_memory(), name="settle memory"))
                 ready()
                 await stop.wait()
-                own = (cycle, clock, settle)
                 for task in own:
                     task.cancel()
                 await asyncio.gather(*own, return_exceptions=True)
@@ -218,9 +239,14 @@ class Runtime:
             await asyncio.sleep(backoff.pause_s())
 
     async def _watch_clock(self) -> None:
-        """Notice corrections of the wall clock, so that orders yet to start are mapped anew."""
+        """Notice corrections of the wall clock, so that orders yet to start are mapped anew, and its quality."""
         offset_s = self.utc() - self.clock()
+        synchronised: bool | str | None = "not asked yet"
         while True:
+            if self._around.own_process and (found := clock_quality()).synchronised != synchronised:
+                synchronised = found.synchronised
+                self.journal.record("clock", quality=found.text())
+                self.book.clock_trusted = self.options.site.control.clock == "always" or found.synchronised is True
             await asyncio.sleep(1.0)
             moved_s = self.utc() - self.clock() - offset_s
             if abs(moved_s) > CLOCK_STEP_S:
@@ -285,6 +311,11 @@ class Runtime:
         decision = report.decision
         self.desk.measure(decision)
         self._look_at_read_backs()
+        if self._recording is not None and self._recorder is not None and self.cycle.image is not None:
+            self._recording.put(self._recorder.take(self.cycle.image, report.orders, decision))
+        row = self._power_record.take(decision, report.orders)
+        if row is not None:
+            self.journal.record("power", **row)
         self._tell_envelope(report)
         if self.options.trace:
             self.journal.record(
@@ -309,7 +340,7 @@ class Runtime:
     def _look_at_read_backs(self) -> None:
         assert self.cycle.image is not None
         for found in self.read_backs.look(self.cycle.image):
-            self._log.warning("a read-back differs from what was written", device=found.device, reason=found.text())
+            self._log.warning("a read-back differs", device=found.device, reason=found.text())
             self.journal.record("readback", device=found.device, point=found.point, asked=found.asked, read=found.read)
 
     def _tell_envelope(self, report: CycleReport) -> None:
@@ -353,7 +384,7 @@ class Runtime:
             for parent in self.parents.values():
                 parent.tell(message)
         if now_s >= self._offer_due_s:
-            made = offer(self.model, image, report.decision, self.utc())
+            made = offer(self.model, image, report.decision, self.utc(), self._around.new_id())
             self._offer_due_s = now_s + (OFFER_S if made is not None else TELEMETRY_S)
             if made is not None:
                 for parent in self.parents.values():
@@ -365,16 +396,27 @@ class Runtime:
         """The state for the live view."""
         return snapshot(self)
 
-    def _answer(self, request: dict[str, Any]) -> dict[str, Any]:
-        if request.get("command") == "snapshot":
+    async def _answer(self, request: dict[str, Any]) -> dict[str, Any]:
+        """A local command's answer; raises ValueError with a text for whoever asks."""
+        command = request.get("command")
+        if command == "snapshot":
             return self.snapshot()
-        raise ValueError(f"unknown command {request.get('command')!r}; there are: snapshot, watch")
+        if command == "why":
+            if self.report is None:
+                raise ValueError("nothing is decided yet")
+            return explain(self.report, request.get("device"))
+        return await self.operator.answer(request)
+
+    def _present_w(self, device: str) -> float | None:
+        image = self.cycle.image
+        known = None if image is None else image.devices.get(device)
+        return None if known is None else known.number(POWER_W, self.clock(), self.model.stale_after_s)
 
     def _start_journal(self) -> None:
         site = self.options.site
         self.journal.record(
             "start",
-            pid=os.getpid(),
+            pid=self.use.pid,
             site=site.site,
             period_ms=site.control.period_ms,
             rating_w=site.connection.rating_w,

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from config.vocabulary import CHARGING_STATE, FREQUENCY_HZ, POWER_W, SOC, VOLTAGE_V, Clock
 from gateway.control.resources import SLOW_POINT_STALE_S
-from gateway.orders.book import HeldOrder, utc_text
+from gateway.orders.book import HeldOrder, HeldOverride, utc_text
 
 if TYPE_CHECKING:
     from gateway.runtime import Runtime
@@ -25,6 +25,7 @@ class ProcessUse:
         self._cpu_s = time.process_time()
         self._since_s = clock()
         self.process_started_s = self._since_s - _age_s()
+        self.pid = os.getpid()
 
     def cpu_pct(self) -> float | None:
         """Processor time since start, percent of one core."""
@@ -39,6 +40,24 @@ class ProcessUse:
         except (OSError, ValueError, IndexError):
             return None
         return round(pages * os.sysconf("SC_PAGE_SIZE") / 2**20, 1)
+
+
+class SharedProcess(ProcessUse):
+    """A process that runs more than the gateway: nothing is known of the gateway's part."""
+
+    def __init__(self, clock: Clock) -> None:
+        super().__init__(clock)
+        self.process_started_s = clock()
+        self.pid = 0
+
+    def cpu_pct(self) -> float | None:
+        """Not known."""
+        return None
+
+    @staticmethod
+    def rss_mb() -> float | None:
+        """Not known."""
+        return None
 
 
 def _age_s() -> float:
@@ -63,7 +82,10 @@ def snapshot(runtime: Runtime) -> dict[str, Any]:
         "observe": runtime.options.observe,
         "mode": {"state": None, "reason": None},
         "connection": {"rating_w": model.rating_w},
-        "orders": [_order(held, now_s) for held in runtime.book.held()],
+        "orders": [
+            *(_order(held, now_s) for held in runtime.book.held()),
+            *(_override(held, now_s) for held in runtime.book.overrides()),
+        ],
         "devices": [],
         "links": _links(runtime),
         "cycle": {
@@ -147,6 +169,19 @@ def _order(held: HeldOrder, now_s: float) -> dict[str, Any]:
     }
 
 
+def _override(held: HeldOverride, now_s: float) -> dict[str, Any]:
+    order = held.in_force
+    bounds = f"at {order.lower_w:+.0f} W" if order.holds else f"in {order.lower_w:+.0f} to {order.upper_w:+.0f} W"
+    return {
+        "id": order.order_id,
+        "kind": "override",
+        "source": order.source,
+        "text": f"{order.device} {bounds}",
+        "starts_in_s": 0.0,
+        "remaining_s": None if held.ends_s is None else max(held.ends_s - now_s, 0.0),
+    }
+
+
 def describe(held: HeldOrder) -> str:
     """An order in words."""
     content = held.message.model_dump()
@@ -166,6 +201,7 @@ def _links(runtime: Runtime) -> list[dict[str, Any]]:
             "good": driver.stats.good,
             "timeouts": driver.stats.timeouts,
             "reconnects": driver.stats.reconnects,
+            "refused": driver.stats.refused,
             "reason": driver.stats.reason,
             "devices": list(driver.devices),
         }

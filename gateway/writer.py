@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Final
 
@@ -24,10 +24,16 @@ class WritePace:
 
 
 _ANY_PACE: Final = WritePace()
+_ACKNOWLEDGED: Final = WriteStatus.ACKNOWLEDGED
+_new: Final = tuple.__new__
 
 
 @dataclass(slots=True)
 class _Written:
+    """One device: by whom and how often it is written, and what it was last asked for."""
+
+    driver: Driver
+    pace: WritePace
     asked_w: float | None = None
     sent_s: float = float("-inf")
     sequence: int = -1
@@ -72,33 +78,38 @@ class Writer:
         now_s = self.clock()
         expires_s, side = now_s + self.life_s, decision.side
         priority = WritePriority.FAIL_SAFE if "fallback" in decision.binding else WritePriority.SETPOINT
+        presses = side in ("upper", "lower")
+        first = sequence = self._sequence
         relieving: list[Setpoint] = []
         others: list[Setpoint] = []
         for device, power_w, cause in decision.setpoints:
-            known = self._known(device)
-            if not self._due(device, known, power_w, now_s):
+            known = self._devices.get(device) or self._known(device)
+            asked_w = known.asked_w
+            if asked_w is not None and not _due(known, asked_w, power_w, now_s):
                 continue
-            self._sequence += 1
-            write = Setpoint(device, power_w, cause, expires_s, self._sequence, priority)
-            (relieving if _relieves(side, known.asked_w, power_w) else others).append(write)
-        self._relieving.update(write.sequence for write in relieving)
-        writes = [*relieving, *others]
+            sequence += 1
+            write = _new(Setpoint, (device, power_w, cause, expires_s, sequence, priority))
+            if presses and asked_w is not None and (power_w < asked_w if side == "upper" else power_w > asked_w):
+                relieving.append(write)
+            else:
+                others.append(write)
+        self._sequence = sequence
         if order_ids:
-            self._batches.append(_Batch(order_ids, {write.sequence for write in writes}, now_s))
+            self._batches.append(_Batch(order_ids, set(range(first + 1, sequence + 1)), now_s))
         self._forget_waiting()
-        for write in relieving:
-            self._send(write, now_s)
-        if self._relieving and side in ("upper", "lower"):
+        if relieving:
+            self._relieving.update([write.sequence for write in relieving])
+            self._send(relieving, now_s)
+        if presses and self._relieving:
             self._waiting = others
         else:
-            for write in others:
-                self._send(write, now_s)
+            self._send(others, now_s)
         self._close_batches()
-        return len(writes)
+        return sequence - first
 
     def result(self, result: WriteResult) -> None:
         """The fate of a write."""
-        if result.status is WriteStatus.ACKNOWLEDGED:
+        if result.status is _ACKNOWLEDGED:
             self.acknowledged += 1
             if self.first_acknowledged_s is None:
                 self.first_acknowledged_s = result.at_s
@@ -107,13 +118,13 @@ class Writer:
             known = self._known(result.device)
             if result.sequence == known.sequence:
                 known.retry_at_s = result.at_s + (RETRY_S if result.status is WriteStatus.REFUSED else 0.0)
-        self._settle(result.sequence, result.at_s)
-        self._relieving.discard(result.sequence)
-        if not self._relieving and self._waiting:
+        if self._batches:
+            self._settle(result.sequence, result.at_s)
+        if self._relieving:
+            self._relieving.discard(result.sequence)
+        if self._waiting and not self._relieving:
             waiting, self._waiting = self._waiting, []
-            now_s = self.clock()
-            for write in waiting:
-                self._send(write, now_s)
+            self._send(waiting, self.clock())
 
     def asked_w(self, device: str, sequence: int) -> float | None:
         """The power of a write, if it is the newest of its device."""
@@ -124,31 +135,20 @@ class Writer:
         """A device that was away gets the present setpoint with the next cycle, whatever it was told before."""
         self._devices.pop(device, None)
 
-    def _due(self, device: str, known: _Written, power_w: float, now_s: float) -> bool:
-        pace = self.paces.get(device, _ANY_PACE)
-        if known.asked_w is None:
-            return True
-        since_s = now_s - known.sent_s
-        if since_s < pace.min_interval_s:
-            return False
-        if known.retry_at_s is not None and now_s >= known.retry_at_s:
-            return True
-        changed = abs(power_w - known.asked_w) > pace.deadband_w
-        return changed or since_s >= pace.refresh_s
-
     def _known(self, device: str) -> _Written:
         known = self._devices.get(device)
         if known is None:
-            known = self._devices[device] = _Written()
+            known = self._devices[device] = _Written(self.drivers[device], self.paces.get(device, _ANY_PACE))
         return known
 
-    def _send(self, write: Setpoint, now_s: float) -> None:
-        known = self._known(write.device)
-        known.asked_w = write.power_w
-        known.sent_s = now_s
-        known.sequence = write.sequence
-        known.retry_at_s = None
-        self.drivers[write.device].write(write)
+    def _send(self, writes: Sequence[Setpoint], now_s: float) -> None:
+        for write in writes:
+            known = self._devices.get(write.device) or self._known(write.device)
+            known.asked_w = write.power_w
+            known.sent_s = now_s
+            known.sequence = write.sequence
+            known.retry_at_s = None
+            known.driver.write(write)
 
     def _forget_waiting(self) -> None:
         """Writes still held back by an earlier cycle are replaced by this one's."""
@@ -160,8 +160,9 @@ class Writer:
         done = False
         for batch in self._batches:
             if sequence in batch.open:
-                batch.open.discard(sequence)
-                batch.last_s = max(batch.last_s, at_s)
+                batch.open.remove(sequence)
+                if at_s > batch.last_s:
+                    batch.last_s = at_s
                 done = done or not batch.open
         if done:
             self._close_batches()
@@ -174,8 +175,10 @@ class Writer:
                 self.on_orders_written(batch.order_ids, batch.last_s)
 
 
-def _relieves(side: str, asked_w: float | None, power_w: float) -> bool:
-    """Whether a change moves away from the bound that presses."""
-    if asked_w is None or side not in ("upper", "lower"):
+def _due(known: _Written, asked_w: float, power_w: float, now_s: float) -> bool:
+    pace, since_s = known.pace, now_s - known.sent_s
+    if since_s < pace.min_interval_s:
         return False
-    return power_w < asked_w if side == "upper" else power_w > asked_w
+    if known.retry_at_s is not None and now_s >= known.retry_at_s:
+        return True
+    return abs(power_w - asked_w) > pace.deadband_w or since_s >= pace.refresh_s

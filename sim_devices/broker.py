@@ -16,6 +16,7 @@ import uvloop
 from amqtt.broker import Broker
 from amqtt.errors import BrokerError
 
+from sim_devices.port_holders import reason
 from sim_devices.until import end_of_process
 
 QUIET_LOGGERS: Final = ("amqtt", "transitions")
@@ -126,9 +127,7 @@ def main(argv: list[str] | None = None) -> int:
     try:
         uvloop.run(serve(options.host, options.port, options.until_eof))
     except OSError as error:
-        sys.stderr.write(
-            f"broker: {options.host}:{options.port}: {os.strerror(error.errno) if error.errno else error}\n"
-        )
+        sys.stderr.write(f"broker: {options.host}:{options.port}: {reason(error, options.port)}\n")
         return 2
     return 0
 

@@ -88,6 +88,16 @@ class ChargerModel(DeviceModel):
         self._arm(None if reversion is None else reversion[0], now_s)
         self.requested_current_a = requested_a
 
+    def plug_in(self, ev: EvTwin) -> None:
+        """A car comes now, beside those that are scheduled; one that is there leaves. Its `plug_in_s` says nothing."""
+        self._ev, self._complete, self._offered_since_s = ev, False, None
+        self.sessions += 1
+        self.session_energy_wh = 0.0
+
+    def unplug(self) -> None:
+        """The car that is there leaves, if any."""
+        self._ev, self._complete, self._offered_since_s = None, False, None
+
     def step(self, dt_s: float, now_s: float) -> None:
         """Advance by `dt_s`; `now_s` is the time at the end of the step."""
         self._elapsed_s += dt_s
@@ -125,11 +135,9 @@ class ChargerModel(DeviceModel):
 
     def _plug_and_unplug(self) -> None:
         if self._ev is not None and self._ev.unplug_s is not None and self._elapsed_s >= self._ev.unplug_s:
-            self._ev, self._complete, self._offered_since_s = None, False, None
+            self.unplug()
         if self._ev is None and self._coming and self._elapsed_s >= self._coming[0].plug_in_s:
-            self._ev = self._coming.popleft()
-            self.sessions += 1
-            self.session_energy_wh = 0.0
+            self.plug_in(self._coming.popleft())
 
     def _wanted_w(self) -> float:
         offered_a, ev = self.offered_current_a, self._ev

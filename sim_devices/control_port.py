@@ -1,8 +1,11 @@
 """The way into a running twins process: JSON lines over loopback TCP.
 
 `{"real_power_w": {"name": w}}` tells the measured power of real devices (load convention), each control cycle.
-`{"load_step_w": w}` adds to the uncontrolled load. `{"state": true}` is answered by one line with every model's state.
-A line may have several of these. What can't be used is answered by a line with `error`, and changes nothing.
+`{"load_step_w": w}` adds to the uncontrolled load, `{"irradiance_pu": share}` leaves that share to all PV, and
+`{"grid": {"voltage_v", "frequency_hz"}}` changes the source. `{"plug_in": {"device", ...}}` brings a car to a charger,
+with what the site file may say of one, and `{"unplug": "name"}` takes it away. `{"state": true}` is answered by one
+line with the state of every model. A line may have several of these. What can't be used is answered by a line with
+`error`, and changes nothing.
 """
 
 from __future__ import annotations
@@ -12,6 +15,9 @@ import json
 from collections.abc import Callable
 from typing import Any, Final
 
+from pydantic import ValidationError
+
+from config.twin import EvTwin
 from config.vocabulary import Clock
 from sim_devices.models import BatteryModel, ChargerModel, InverterModel
 from sim_devices.physics import PowerDevice, SitePhysics
@@ -19,7 +25,8 @@ from sim_devices.physics import PowerDevice, SitePhysics
 MAX_LINE: Final = 65_536
 MOST_W: Final = 1e9
 HOST: Final = "127.0.0.1"
-KNOWN: Final = frozenset({"real_power_w", "load_step_w", "state"})
+KNOWN: Final = frozenset({"real_power_w", "load_step_w", "irradiance_pu", "grid", "plug_in", "unplug", "state"})
+GRID: Final = frozenset({"voltage_v", "frequency_hz"})
 
 
 class ControlPort:
@@ -99,9 +106,29 @@ class ControlPort:
         now_s = self._clock()
         for name, power_w in request.get("real_power_w", {}).items():
             self._physics.set_real_power(name, float(power_w), now_s)
-        if "load_step_w" in request:
-            self._physics.inject_load_step(float(request["load_step_w"]))
+        self._happen(request)
         return self.state() if request.get("state") else None
+
+    def _happen(self, request: dict[str, Any]) -> None:
+        physics = self._physics
+        if "load_step_w" in request:
+            physics.inject_load_step(float(request["load_step_w"]))
+        if "irradiance_pu" in request:
+            physics.set_irradiance(request["irradiance_pu"])
+        if "grid" in request:
+            physics.set_grid(**request["grid"])
+        if "unplug" in request:
+            self._charger(request["unplug"]).unplug()
+        if "plug_in" in request:
+            car = dict(request["plug_in"])
+            self._charger(car.pop("device")).plug_in(EvTwin.model_validate(car))
+
+    def _charger(self, name: Any) -> ChargerModel:
+        """Raises KeyError where no charger has that name."""
+        model = self._physics.devices[name]
+        if not isinstance(model, ChargerModel):
+            raise KeyError(name)
+        return model
 
     def _fault(self, request: dict[str, Any]) -> str:
         powers = request.get("real_power_w", {})
@@ -114,6 +141,28 @@ class ControlPort:
                 return f"real_power_w: {name}: not a number of watts"
         if "load_step_w" in request and not _is_power(request["load_step_w"]):
             return "load_step_w: not a number of watts"
+        share = request.get("irradiance_pu", 1.0)
+        if not _is_power(share) or not 0.0 <= share <= 1.0:
+            return "irradiance_pu: not a share"
+        grid = request.get("grid", {})
+        if not isinstance(grid, dict) or not grid.keys() <= GRID or not all(map(_is_above_zero, grid.values())):
+            return f"grid: expected an object of {', '.join(sorted(GRID))} above 0"
+        return self._car_fault(request)
+
+    def _car_fault(self, request: dict[str, Any]) -> str:
+        car = request.get("plug_in")
+        named = [request[key] for key in ("unplug",) if key in request]
+        if "plug_in" in request:
+            if not isinstance(car, dict):
+                return "plug_in: expected an object with `device`"
+            named.append(car.get("device"))
+            try:
+                EvTwin.model_validate({key: value for key, value in car.items() if key != "device"})
+            except ValidationError as error:
+                return f"plug_in: {error.errors()[0]['msg']}"
+        for name in named:
+            if not isinstance(name, str) or not isinstance(self._physics.devices.get(name), ChargerModel):
+                return f"{name} is not a charger here"
         return ""
 
     def state(self) -> dict[str, Any]:
@@ -130,6 +179,10 @@ class ControlPort:
             "devices": {name: _device_state(model) for name, model in physics.devices.items()},
             "real": {name: {"power_w": device.power_w} for name, device in physics.real.items()},
         }
+
+
+def _is_above_zero(value: Any) -> bool:
+    return _is_power(value) and value > 0
 
 
 def _is_power(value: Any) -> bool:

@@ -34,14 +34,15 @@ __all__ = [
 class InverterModel(DeviceModel):
     """A PV inverter: generates what the sun allows, below a ceiling that a reversion timer may drop.
 
-    `available_pu` (per unit of rating) is set by the physics. After the reversion time the ceiling is gone: unlimited,
-    as SunSpec model 123 does with WMaxLimPct_RvrtTms.
+    `available_pu` (per unit of rating) is set by the physics. After the reversion time the ceiling is `fallback_pu`;
+    None: unlimited, as SunSpec model 123 does with WMaxLimPct_RvrtTms.
     """
 
     def __init__(self, name: str, rating_w: float, settings: DeviceTwin, **terminals: Unpack[Terminals]) -> None:
         super().__init__(name, rating_w, settings, **terminals)
         self.available_pu = 0.0
         self.ceiling_pu: float | None = None
+        self.fallback_pu: float | None = None
 
     @property
     def energy_wh(self) -> float:
@@ -73,7 +74,7 @@ class InverterModel(DeviceModel):
     def step(self, dt_s: float, now_s: float) -> None:
         """Advance by `dt_s`; `now_s` is the time at the end of the step."""
         if self._expired(now_s):
-            self.ceiling_pu = None
+            self.ceiling_pu = self.fallback_pu
         available_w = self.available_w if self.connected else 0.0
         target_w = available_w
         if self.ceiling_pu is not None:
@@ -89,7 +90,7 @@ class BatteryModel(DeviceModel):
     """A battery with its inverter: follows a power setpoint within its rating, its taper and what it holds.
 
     Charging at p watts stores p times the charge efficiency; discharging takes p divided by the discharge efficiency.
-    Without a setpoint, and after the reversion time, it idles at 0 W.
+    Without a setpoint it idles at 0 W; after the reversion time the setpoint is `fallback_w`, None where not said.
     """
 
     def __init__(
@@ -105,6 +106,7 @@ class BatteryModel(DeviceModel):
         self.capacity_wh = capacity_wh
         self.soc = settings.soc
         self.setpoint_w: float | None = None
+        self.fallback_w: float | None = None
 
     @property
     def stored_wh(self) -> float:
@@ -144,7 +146,7 @@ class BatteryModel(DeviceModel):
     def step(self, dt_s: float, now_s: float) -> None:
         """Advance by `dt_s`; `now_s` is the time at the end of the step."""
         if self._expired(now_s):
-            self.setpoint_w = None
+            self.setpoint_w = self.fallback_w
         most_w, least_w = self._bounds_w(dt_s)
         asked_w = self.setpoint_w if self.setpoint_w is not None and self.connected else 0.0
         target_w = min(max(asked_w * self.settings.delivers_pu, least_w), most_w)

@@ -12,6 +12,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
+from collections.abc import Callable
 from random import Random
 from typing import Any, Final
 
@@ -162,6 +163,7 @@ class MqttCharger:
         username: str | None = None,
         password: str | None = None,
         seed: int = 0,
+        new_client: Callable[..., Any] | None = None,
     ) -> None:
         self.connected = False
         self.connections = 0
@@ -174,6 +176,7 @@ class MqttCharger:
         self._username = username
         self._password = password
         self._rng = Random(f"{seed}/{serial}")
+        self._new_client = new_client or aiomqtt.Client
         self._published: dict[str, Any] = {}
         self._dirty = asyncio.Event()
 
@@ -196,7 +199,7 @@ class MqttCharger:
 
     async def _session(self) -> None:
         availability = f"{self._base}/mcc"
-        client = aiomqtt.Client(
+        client = self._new_client(
             self._host,
             self._port,
             identifier=self._identifier,

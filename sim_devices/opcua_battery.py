@@ -14,6 +14,7 @@ from asyncua import Server, ua
 
 from config.vocabulary import Clock
 from sim_devices.models import BatteryModel
+from sim_devices.opcua_security import TwinSecurity
 
 NAMESPACE: Final = "urn:lamina:battery-container:v1"
 ROOT: Final = "BatteryContainer"
@@ -29,7 +30,7 @@ SETPOINT, ENABLE, TIMEOUT = "ActivePowerSetpoint", "RemoteEnable", "SetpointTime
 
 
 @dataclass(slots=True)
-class _Container:
+class Container:
     """The container's controller: setpoint, enable and watchdog over the battery's model, in the page's own units."""
 
     model: BatteryModel
@@ -112,7 +113,7 @@ class _CheckedWrites:
     """
 
     def __init__(
-        self, service: Any, names: dict[Any, str], container: _Container, taken: Callable[[str, Any], None]
+        self, service: Any, names: dict[Any, str], container: Container, taken: Callable[[str, Any], None]
     ) -> None:
         self._service = service
         self._names = names
@@ -146,14 +147,23 @@ class _CheckedWrites:
 
 
 class OpcUaBattery:
-    """An OPC UA server over a battery model, without security, for one process to own.
+    """An OPC UA server over a battery model, for one process to own; open to everybody without `security`.
 
     `async with OpcUaBattery(model, clock, host=..., port=...)` serves until left; port 0 takes a free one, and `url`
     says which. Raises OSError when the port is taken.
     """
 
-    def __init__(self, model: BatteryModel, clock: Clock, *, host: str = "127.0.0.1", port: int = 0) -> None:
-        self._container = _Container(model, clock)
+    def __init__(
+        self,
+        model: BatteryModel,
+        clock: Clock,
+        *,
+        host: str = "127.0.0.1",
+        port: int = 0,
+        security: TwinSecurity | None = None,
+    ) -> None:
+        self._security = security
+        self._container = Container(model, clock)
         self._clock = clock
         self._host = host
         self._port = port
@@ -189,6 +199,8 @@ class OpcUaBattery:
         server.set_server_name(ROOT)
         server.set_endpoint(self.url)
         server.set_security_policy([ua.SecurityPolicyType.NoSecurity])
+        if self._security is not None:
+            await self._security.apply(server)
         server.socket_address = (self._host, self._port)
         await self._build()
         await server.start()

@@ -78,6 +78,7 @@ class SitePhysics:
         self._grid = simulation.grid
         self._load_phases = (1, 2, 3) if site.connection.phases == 3 else (1,)
         self._injected_w = 0.0
+        self._irradiance_pu = 1.0
         for name, kind in kinds.items():
             self._add(name, kind, site.devices[name])
         self._each: tuple[PowerDevice, ...] = tuple(self.devices.values())
@@ -156,6 +157,21 @@ class SitePhysics:
             raise ValueError(f"a load step of {power_w} W is not a number")
         self._injected_w += power_w
 
+    def set_irradiance(self, share_pu: float) -> None:
+        """Leave this share (0 to 1) of the irradiance to all PV, beside clouds, until told otherwise."""
+        if not 0.0 <= share_pu <= 1.0:
+            raise ValueError(f"an irradiance of {share_pu} is not a share of what the sun gives")
+        self._irradiance_pu = share_pu
+
+    def set_grid(self, voltage_v: float | None = None, frequency_hz: float | None = None) -> None:
+        """Change the source behind the connection point; None: as it is. Raises ValueError unless above 0."""
+        changed = {"voltage_v": voltage_v, "frequency_hz": frequency_hz}
+        given = {name: value for name, value in changed.items() if value is not None}
+        for name, value in given.items():
+            if not (math.isfinite(value) and value > 0.0):
+                raise ValueError(f"{name}: {value} is not above 0")
+        self._grid = self._grid.model_copy(update=given)
+
     def step(self, now_s: float | None = None) -> None:
         """Advance every model by one step, which ends at `now_s` of the clock (default: one step after the last)."""
         self.steps += 1
@@ -176,7 +192,7 @@ class SitePhysics:
         if self._load_steps is not None:
             load_w += self._load_steps.step(elapsed_s)
         self.load_w = load_w
-        sky = self._clouds.step(elapsed_s) if self._clouds is not None else 1.0
+        sky = self._irradiance_pu * (self._clouds.step(elapsed_s) if self._clouds is not None else 1.0)
         for device in self._each:
             if isinstance(device, InverterModel):
                 device.available_pu = sky * self._sun_pu(device.name, series_s)

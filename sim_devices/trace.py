@@ -11,6 +11,7 @@ from sim_devices.models import BatteryModel
 from sim_devices.physics import SitePhysics
 
 WRITE_INTERVAL_S: Final = 1.0
+ROWS_AT_ONCE: Final = 1000
 MAX_WAITING_ROWS: Final = 60_000
 """Ten minutes at 100 rows a second, should the disk stop; rows beyond are dropped and counted."""
 
@@ -19,11 +20,12 @@ class Trace:
     """One row per physics step: `monotonic_s,net_w,load_w,voltage_v,<device>_w...,<battery>_soc...`.
 
     `monotonic_s` is the clock of the step, shared by all processes of the host; `net_w` the power at the connection
-    point (import positive), `voltage_v` the mean of its phases. Rows are written by a thread. Raises OSError when the
-    file can't be made; an error while writing ends the writing and is kept in `error`.
+    point (import positive), `voltage_v` the mean of its phases. Rows are written by a thread, or without `own_thread`
+    by `add`, many at once. Raises OSError when the file can't be made; an error of the thread ends the writing and is
+    kept in `error`.
     """
 
-    def __init__(self, path: Path, physics: SitePhysics) -> None:
+    def __init__(self, path: Path, physics: SitePhysics, *, own_thread: bool = True) -> None:
         self.error: OSError | None = None
         self.dropped = 0
         self._physics = physics
@@ -36,14 +38,18 @@ class Trace:
         columns += [f"{battery.name}_soc" for battery in self._batteries]
         self._format = ",".join(["%.4f", "%.2f", "%.2f", "%.3f"] + ["%.2f"] * len(self._devices))
         self._format += ",%.8f" * len(self._batteries) + "\n"
-        self._header = ",".join(columns) + "\n"
         self._file = path.open("w", encoding="ascii")
-        self._thread = threading.Thread(target=self._write_forever, name=f"trace {path.name}")
-        self._thread.start()
+        self._file.write(",".join(columns) + "\n")
+        self._thread = threading.Thread(target=self._write_forever, name=f"trace {path.name}") if own_thread else None
+        if self._thread is not None:
+            self._thread.start()
 
     def add(self) -> None:
         """Take down the state after a step."""
-        if len(self._rows) >= MAX_WAITING_ROWS or self.error is not None:
+        if self._thread is None:
+            if len(self._rows) >= ROWS_AT_ONCE:
+                self._write_waiting()
+        elif len(self._rows) >= MAX_WAITING_ROWS or self.error is not None:
             self.dropped += 1
             return
         physics = self._physics
@@ -55,12 +61,14 @@ class Trace:
     def close(self) -> None:
         """Write what is left and close the file; waits for the thread."""
         self._stop.set()
-        self._thread.join()
+        if self._thread is not None:
+            self._thread.join()
+        else:
+            self._write_forever()
 
     def _write_forever(self) -> None:
         try:
             with self._file:
-                self._file.write(self._header)
                 while not self._stop.wait(WRITE_INTERVAL_S):
                     self._write_waiting()
                 self._write_waiting()

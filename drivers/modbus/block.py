@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Callable, Sequence
-from typing import Any, Final, NamedTuple
+from typing import Any, Final, NamedTuple, TypeAlias
 
 from config.vocabulary import Quality, Sample, SampleLayer
 from drivers.encoding import RawDecoder, RegisterCodec
@@ -14,6 +14,9 @@ _BAD: Final = Quality.BAD
 _NOT_A_NUMBER: Final = float("nan")
 _HEAD_BYTES: Final = 2  # of a read's reply PDU before its registers: function and byte count
 _new: Final = tuple.__new__
+
+Field: TypeAlias = tuple[Callable[[bytes, int], tuple[Any, ...]], int, Callable[[Any], Any]]
+"""Where a point lies in a reply and how it is decoded: unpack, byte offset, decode."""
 
 
 class PlacedPoint(NamedTuple):
@@ -28,11 +31,11 @@ class PlacedPoint(NamedTuple):
 class ReplySamples(SampleLayer):
     """The samples of one reply, each decoded when it is first asked for: control reads a few of many."""
 
-    __slots__ = ("_block", "_known", "_measured_s", "_reply")
+    __slots__ = ("_fields", "_known", "_measured_s", "_reply")
 
     def __init__(self, block: Block, reply: bytes, measured_s: float) -> None:
         self.names = block.all_names
-        self._block = block
+        self._fields = block.fields
         self._reply = reply
         self._measured_s = measured_s
         self._known: dict[str, Sample] = {}
@@ -40,7 +43,10 @@ class ReplySamples(SampleLayer):
     def __getitem__(self, name: str) -> Sample:
         sample = self._known.get(name)
         if sample is None:
-            sample = self._known[name] = self._block.sample(name, self._reply, self._measured_s)
+            unpack, offset, decode = self._fields[name]
+            value = decode(unpack(self._reply, offset)[0])
+            sample = _new(Sample, (value, _BAD if value is None else _GOOD, self._measured_s))
+            self._known[name] = sample
         return sample
 
 
@@ -74,9 +80,10 @@ class Block:
     """The points and scale factors that one read answers.
 
     `steady`: no scale factor changes what the raw values mean, so a reply can be decoded at any later time.
+    `fields`: how each point is taken out of a reply by itself.
     """
 
-    __slots__ = ("_factors", "_fields", "_layers", "_points", "all_names", "count", "first", "names", "steady", "table")
+    __slots__ = ("_factors", "_layers", "_points", "all_names", "count", "fields", "first", "names", "steady", "table")
 
     def __init__(
         self,
@@ -94,7 +101,7 @@ class Block:
         self.names = tuple(point.name for point in points)
         self.all_names = frozenset(self.names)
         self.steady = steady
-        self._fields: dict[str, tuple[Callable[[bytes, int], tuple[Any, ...]], int, Callable[[Any], Any]]] = {
+        self.fields: dict[str, Field] = {
             point.name: (
                 struct.Struct(f">{point.codec.format}").unpack_from,
                 _HEAD_BYTES + 2 * (point.address - first),
@@ -127,12 +134,6 @@ class Block:
             # Half the time of `Sample(...)`, and there is one for every point of every cycle.
             samples[name] = _new(Sample, (value, _BAD if value is None else _GOOD, now_s))
         return samples
-
-    def sample(self, name: str, reply: bytes, now_s: float) -> Sample:
-        """One of the samples that `decode` gives, of a block that is steady."""
-        unpack, offset, decode = self._fields[name]
-        value = decode(unpack(reply, offset)[0])
-        return _new(Sample, (value, _BAD if value is None else _GOOD, now_s))
 
     def _unpack(self, reply: bytes) -> Sequence[Any]:
         raws: Sequence[Any] = self._layers[0].unpack(reply)

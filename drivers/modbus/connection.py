@@ -43,6 +43,7 @@ class Connection(asyncio.Protocol):
         self._in_flight: Request | None = None
         self._deadline = 0.0
         self._watch: asyncio.TimerHandle | None = None
+        self._watch_ends = 0.0
         self._pause: asyncio.TimerHandle | None = None
         self._held = True
         self._closed: asyncio.Future[str] = self._loop.create_future()
@@ -52,16 +53,17 @@ class Connection(asyncio.Protocol):
 
     def release(self) -> None:
         """Begin to send; until then requests wait, as for a device that needs a pause after connecting."""
-        self._held = False
-        self._send_next()
+        if not self._closed.done():
+            self._held = False
+            self._send_next()
 
     def submit(self, request: Request) -> None:
         """Send now if nothing is in the way, else queue; a request that finds the connection closed fails at once."""
-        if self._closed.done():
-            request.failed(Failure.LOST, self._closed.result())
-        elif self._in_flight is None and not self._held:
+        if self._in_flight is None and not self._held:
             if request.before_send():
                 self._send(request)
+        elif self._closed.done():
+            request.failed(Failure.LOST, self._closed.result())
         else:
             dropped = self._queue.push(request)
             if dropped is not None:
@@ -106,7 +108,6 @@ class Connection(asyncio.Protocol):
 
     def data_received(self, data: bytes) -> None:
         framing = self._framing
-        request = self._in_flight
         try:
             reply = framing.feed(data)
         except WrongReply as wrong:
@@ -119,6 +120,7 @@ class Connection(asyncio.Protocol):
             return
         if framing.strays:
             self._count_strays()
+        request = self._in_flight
         if reply is None or request is None:
             return
         pdu = request.pdu
@@ -147,6 +149,7 @@ class Connection(asyncio.Protocol):
         if self._closed.done():
             return
         self._closed.set_result(reason)
+        self._held = True
         for handle in (self._watch, self._pause):
             if handle is not None:
                 handle.cancel()
@@ -180,12 +183,9 @@ class Connection(asyncio.Protocol):
 
     def _send(self, request: Request) -> None:
         self._in_flight = request
-        self._deadline = self._loop.time() + request.timeout_s
-        if self._watch is None:
-            self._watch = self._loop.call_at(self._deadline, self._look)
-        elif self._watch.when() > self._deadline:
-            self._watch.cancel()
-            self._watch = self._loop.call_at(self._deadline, self._look)
+        deadline = self._deadline = self._loop.time() + request.timeout_s
+        if self._watch is None or deadline < self._watch_ends:
+            self._watch_until(deadline)
         assert self._transport is not None  # `release` comes after `connection_made`
         self._transport.write(self._framing.wrap(request))
 
@@ -213,9 +213,15 @@ class Connection(asyncio.Protocol):
         if request is None:
             return
         if self._loop.time() < self._deadline:
-            self._watch = self._loop.call_at(self._deadline, self._look)
+            self._watch_until(self._deadline)
             return
         self._timed_out(request)
+
+    def _watch_until(self, deadline: float) -> None:
+        if self._watch is not None:
+            self._watch.cancel()
+        self._watch = self._loop.call_at(deadline, self._look)
+        self._watch_ends = deadline
 
     def _timed_out(self, request: Request) -> None:
         self._stats.timeouts += 1

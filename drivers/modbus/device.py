@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import random
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from typing import Final, NamedTuple
 
 import structlog
@@ -41,29 +41,30 @@ class _Part(NamedTuple):
 
 
 class _Group:
-    """The blocks of one poll group; its samples are delivered together, when the last block has answered."""
+    """The blocks of one poll group; its samples are delivered together, when the last block has answered.
 
-    __slots__ = ("_alone", "_deliver", "_later", "_left", "_parts", "_requests", "answered")
+    `left`: how many have not.
+    """
 
-    def __init__(self, deliver: Callable[[Mapping[str, Sample], str], None], later: bool) -> None:
-        """`later`: samples may be decoded when they are asked for."""
+    __slots__ = ("_alone", "_deliver", "_deliver_later", "_parts", "_requests", "answered", "left")
+
+    def __init__(
+        self, deliver: Callable[[dict[str, Sample], str], None], later: Callable[[ReplySamples], None] | None
+    ) -> None:
+        """`later`: takes samples that are decoded when they are asked for; None where they must not be."""
         self._deliver = deliver
-        self._later = later
+        self._deliver_later = later
         self._alone = False
         self._requests: tuple[_BlockRead, ...] = ()
-        self._left = 0
+        self.left = 0
         self._parts: list[_Part] = []
         self.answered = False
 
     def plan(self, requests: Sequence[_BlockRead]) -> None:
         """Take the requests for this connection; nothing is under way any more."""
         self._requests = tuple(requests)
-        self._left = 0
-        self._alone = self._later and len(self._requests) == 1 and self._requests[0].block.steady
-
-    @property
-    def busy(self) -> bool:
-        return self._left > 0
+        self.left = 0
+        self._alone = len(self._requests) == 1 and self._requests[0].block.steady
 
     @property
     def empty(self) -> bool:
@@ -71,26 +72,27 @@ class _Group:
 
     def start(self, connection: Connection) -> None:
         self._parts = []
-        self._left = len(self._requests)
+        self.left = len(self._requests)
         for request in self._requests:
             connection.submit(request)
 
     def take_reply(self, block: Block, reply: bytes, at_s: float) -> None:
         """One block is answered."""
-        if self._alone:
-            self._left = 0
+        if self._alone and self._deliver_later is not None:
+            # The way of nearly every reply, so it is kept short from here to the image.
+            self.left = 0
             self.answered = True
-            self._deliver(ReplySamples(block, reply, at_s), "")
+            self._deliver_later(ReplySamples(block, reply, at_s))
         else:
             self.take(_Part(block, reply, at_s))
 
     def take(self, part: _Part | None) -> None:
         """One block is done with; None: it was dropped, and nothing is known of it."""
-        self._left -= 1
+        self.left -= 1
         if part is not None:
             self._parts.append(part)
             self.answered = self.answered or part.reply is not None
-        if self._left == 0:
+        if self.left == 0:
             self._deliver(*_samples(self._parts))
 
 
@@ -163,10 +165,11 @@ class ModbusDevice:
         self._registers = register_places(binding.profile) if self._plan is None else self._plan.places.points
         self._bases: tuple[int, ...] = BASES
         self._watched = _watched_point(binding)
+        summed = bool(self._sums)
         self._groups = {
-            PollGroup.FAST: _Group(self._deliver_fast, not self._sums),
-            PollGroup.SLOW: _Group(self._deliver, not self._sums),
-            PollGroup.ONCE: _Group(self._deliver, not self._sums),
+            PollGroup.FAST: _Group(self._deliver_fast, None if summed else self._deliver_fast_later),
+            PollGroup.SLOW: _Group(self._deliver, None if summed else self._deliver_later),
+            PollGroup.ONCE: _Group(self._deliver, None if summed else self._deliver_later),
         }
         self._fast = self._groups[PollGroup.FAST]
         self._places = Places(self._registers)
@@ -218,10 +221,11 @@ class ModbusDevice:
     def poll(self) -> bool:
         """Start the fast poll unless one is under way; whether its answer is worth waiting for."""
         connection = self._connection
-        if connection is None or self._fast.busy:
+        fast = self._fast
+        if connection is None or fast.left:
             return False
-        self._fast.start(connection)
-        return self._present is True and self._fast.busy
+        fast.start(connection)
+        return self._present is True and fast.left > 0
 
     async def _prepare(self, connection: Connection) -> None:
         """Find the points, read what is slow (scale factors are), and start the first fast poll."""
@@ -296,25 +300,38 @@ class ModbusDevice:
         if self._fast.empty:
             self.writer.begin(connection, self._places.points)
         group = self._groups[PollGroup.SLOW]
-        if not group.busy:
+        if not group.left:
             group.start(connection)
 
-    def _deliver(self, samples: Mapping[str, Sample], detail: str) -> None:
-        if isinstance(samples, dict):
-            self._sums.add(samples)
+    def _deliver(self, samples: dict[str, Sample], detail: str) -> None:
+        self._sums.add(samples)
         if samples:
             self._sink.samples(self.name, samples)
-            self._judge(samples, detail)
+        if self._watched in samples:
+            self._judge(samples[self._watched], detail)
 
-    def _deliver_fast(self, samples: Mapping[str, Sample], detail: str) -> None:
+    def _deliver_later(self, samples: ReplySamples) -> None:
+        """Of a group that is one reply, whose samples are decoded when they are asked for."""
+        self._sink.samples(self.name, samples)
+        if self._watched in samples.names:
+            self._judge(samples[self._watched], "")
+
+    def _deliver_fast(self, samples: dict[str, Sample], detail: str) -> None:
         self._deliver(samples, detail)
-        if self._fast.answered and self._connection is not None:
-            self.writer.begin(self._connection, self._places.points)
+        self._begin_writes()
 
-    def _judge(self, samples: Mapping[str, Sample], detail: str) -> None:
-        sample = samples.get(self._watched)
-        if sample is None:
-            return
+    def _deliver_fast_later(self, samples: ReplySamples) -> None:
+        self._deliver_later(samples)
+        if self.writer.connection is not self._connection:
+            self._begin_writes()
+
+    def _begin_writes(self) -> None:
+        """What has been read may be written."""
+        connection = self._connection
+        if connection is not None and self.writer.connection is not connection and self._fast.answered:
+            self.writer.begin(connection, self._places.points)
+
+    def _judge(self, sample: Sample, detail: str) -> None:
         if sample.quality is Quality.BAD:
             self._set_present(False, detail or f"{self._watched} is not a value")
         elif self._present is not True:

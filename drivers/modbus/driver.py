@@ -52,6 +52,7 @@ class ModbusDriver:
         self._sink = sink
         self._clock = clock
         self._devices = {binding.name: ModbusDevice(binding, sink, self.stats, clock, rng) for binding in bindings}
+        self._only = next(iter(self._devices.values())) if len(self._devices) == 1 else None
         paces = [binding.profile.pace for binding in bindings]
         address = one_endpoint(binding.address for binding in bindings)
         self._timing = timing_of(address)
@@ -75,6 +76,8 @@ class ModbusDriver:
 
     def poll(self) -> tuple[str, ...]:
         """Start this cycle's fast polls; the devices whose answer is to be waited for."""
+        if self._only is not None:
+            return self.devices if self._only.poll() else ()
         return tuple([name for name, device in self._devices.items() if device.poll()])
 
     def write(self, setpoint: Setpoint) -> None:

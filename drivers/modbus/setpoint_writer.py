@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-import math
 from collections.abc import Mapping, Sequence
+from math import inf, isfinite
 from typing import Final
 
 from config.vocabulary import Clock, FieldSink, Setpoint, WritePriority, WriteResult, WriteStatus
@@ -21,6 +21,7 @@ _NOTHING: Final = Pdu(b"", b"", 0)
 _COUNTER_MODULUS: Final = 1 << 16
 _FAIL_SAFE: Final = WritePriority.FAIL_SAFE
 _SETPOINT: Final = WritePriority.SETPOINT
+_ACKNOWLEDGED: Final = WriteStatus.ACKNOWLEDGED
 _BUSY_PAUSE_S: Final = 0.2
 # A device that answers reads and no write is written to ever less often, so that its reads go on.
 _FIRST_HOLD_OFF_S: Final = 1.0
@@ -46,13 +47,14 @@ class SetpointWriter(Request):
     Each setpoint gets exactly one result. A newer one supersedes one that has not begun; one that has begun is finished
     first. Expiry is looked at right before each request. The first write of every connection is the current setpoint
     unless it has expired, told or not told before: the device may have restarted, or hold either of two values.
+
+    `connection`: by which the device can be written, if it can.
     """
 
     __slots__ = (
         "_acknowledged",
         "_binding",
         "_clock",
-        "_connection",
         "_control",
         "_counter",
         "_current",
@@ -62,6 +64,7 @@ class SetpointWriter(Request):
         "_pending",
         "_plan",
         "_queued",
+        "_remembers",
         "_renew",
         "_rest",
         "_rest_plan",
@@ -70,6 +73,8 @@ class SetpointWriter(Request):
         "_sequence",
         "_sink",
         "_stats",
+        "_takes",
+        "connection",
     )
 
     def __init__(self, binding: DeviceBinding, unit: int, sink: FieldSink, stats: LinkStats, clock: Clock) -> None:
@@ -82,7 +87,7 @@ class SetpointWriter(Request):
         self._clock = clock
         self._plan: WritePlan | None = None
         self._rest_plan: WritePlan | None = None
-        self._connection: Connection | None = None
+        self.connection: Connection | None = None
         self._pending: Setpoint | None = None
         self._current: Setpoint | None = None
         self._sequence: _Sequence | None = None
@@ -94,30 +99,32 @@ class SetpointWriter(Request):
         self._hold_off_ends_s = float("-inf")
         self._retry: asyncio.TimerHandle | None = None
         self._queued = False
+        self._remembers = True
         self._renew = False
         self._resting = False
+        self._takes = self._control is not None
 
     def put(self, setpoint: Setpoint) -> None:
         """Take a setpoint to be written next, in place of one that has not begun."""
-        refusal = self._refusal(setpoint)
-        if refusal:
-            self._tell(setpoint, WriteStatus.REFUSED, refusal)
+        if not self._takes or not isfinite(setpoint.power_w):
+            self._tell(setpoint, WriteStatus.REFUSED, self._refusal(setpoint))
             return
         if self._pending is not None:
             self._tell(self._pending, WriteStatus.SUPERSEDED, f"by {setpoint.sequence}")
         self._pending = self._current = setpoint
-        if self._connection is None:
+        if self.connection is None:
             self._watch_expiry()
         else:
             self._enqueue()
 
     def begin(self, connection: Connection, places: Mapping[str, PlacedPoint]) -> None:
         """The device can be written from now on; `places` are its points on this connection."""
-        if self._connection is connection or self._clock() < self._hold_off_ends_s:
+        if self.connection is connection or self._clock() < self._hold_off_ends_s:
             return
         self._stop_watching()
-        self._connection = connection
+        self.connection = connection
         if self._control is not None:
+            self._remembers = any(write.when_changed for write in (*self._control.writes, *self._control.rest))
             self._plan = WritePlan(self._control, self._control.writes, self._binding, places)
             self._rest_plan = WritePlan(self._control, self._control.rest, self._binding, places)
         self._acknowledged.clear()
@@ -126,7 +133,7 @@ class SetpointWriter(Request):
 
     def end(self) -> None:
         """The connection is gone, and with it the request that stood in its queue."""
-        self._connection = None
+        self.connection = None
         self._queued = False
         if self._retry is not None:
             self._retry.cancel()
@@ -141,8 +148,8 @@ class SetpointWriter(Request):
         if self._pending is not None:
             self._drop_pending(WriteStatus.SUPERSEDED, "by the rest state")
         self._current = None
-        self._resting = True
-        connection = self._connection
+        self._resting, self._takes = True, False
+        connection = self.connection
         if self._control is None or not self._control.rest or connection is None:
             return None
         if self._rest is None:
@@ -153,9 +160,11 @@ class SetpointWriter(Request):
     def before_send(self) -> bool:
         """Choose what to send, at the last moment."""
         self._queued = False
-        sequence = self._sequence or self._start()
+        sequence = self._sequence
         if sequence is None:
-            return False
+            sequence = self._start()
+            if sequence is None:
+                return False
         if self._clock() >= sequence.expires_s:
             done, of = sequence.at, len(sequence.segments)
             self._finish(
@@ -168,14 +177,15 @@ class SetpointWriter(Request):
     def succeeded(self, reply: bytes) -> None:
         sequence = self._sequence
         assert sequence is not None  # it was sent by `before_send`
-        self._acknowledged.update(sequence.segments[sequence.at].points)
+        if self._remembers:
+            self._acknowledged.update(sequence.segments[sequence.at].points)
         self._doubtful = 0
         sequence.at += 1
         if sequence.at == len(sequence.segments):
-            self._finish(WriteStatus.ACKNOWLEDGED, "")
-        elif self._connection is not None:
+            self._finish(_ACKNOWLEDGED, "")
+        elif self.connection is not None:
             self._queued = True
-            self._connection.submit_next(self)
+            self.connection.submit_next(self)
 
     def failed(self, failure: Failure, detail: str) -> None:
         self._queued = False
@@ -198,9 +208,9 @@ class SetpointWriter(Request):
     def _send_again(self) -> None:
         """A busy device has not taken the write: offer it again, until it expires."""
         self._retry = None
-        if self._connection is not None:
+        if self.connection is not None:
             self._queued = True
-            self._connection.submit(self)
+            self.connection.submit(self)
 
     def _doubt(self) -> None:
         """Nobody knows whether the device took this. The next write goes out at once, those after it when reads have
@@ -212,11 +222,11 @@ class SetpointWriter(Request):
             self._hold_off_ends_s = self._clock() + pause_s
 
     def _enqueue(self) -> None:
-        connection = self._connection
+        connection = self.connection
         if connection is None or self._sequence is not None:
             return
         setpoint = self._pending
-        if setpoint is None and not self._renew and not self._rest_is_due():
+        if setpoint is None and not self._renew and (self._rest is None or not self._rest_is_due()):
             return
         priority = self._priority(setpoint or self._current)
         if self._queued:
@@ -239,9 +249,10 @@ class SetpointWriter(Request):
             return None
         self._counter = (self._counter + 1) % _COUNTER_MODULUS
         if self._rest is not None and self._rest_is_due():
-            return self._begin(rest_plan, 0.0, None, math.inf, True)
-        setpoint = self._pending or (self._current if self._renew else None)
-        told, self._pending, self._renew = self._pending, None, False
+            return self._begin(rest_plan, 0.0, None, inf, True)
+        told = self._pending
+        setpoint = told if told is not None or not self._renew else self._current
+        self._pending, self._renew = None, False
         if setpoint is None:
             return None
         power_w = resolved_power_w(control, setpoint.power_w, self._binding.rating_w)
@@ -250,16 +261,16 @@ class SetpointWriter(Request):
     def _begin(
         self, plan: WritePlan, power_w: float, told: Setpoint | None, expires_s: float, rest: bool
     ) -> _Sequence | None:
-        segments: Sequence[Segment] = ()
-        status, detail = WriteStatus.ACKNOWLEDGED, "nothing has changed"
         try:
             segments = plan.segments(power_w, self._counter, self._acknowledged)
         except EncodeError as error:
-            status, detail = WriteStatus.REFUSED, str(error)
-        self._sequence = _Sequence(segments, told, expires_s, rest)
+            self._sequence = _Sequence((), told, expires_s, rest)
+            self._finish(WriteStatus.REFUSED, str(error))
+            return None
+        sequence = self._sequence = _Sequence(segments, told, expires_s, rest)
         if segments:
-            return self._sequence
-        self._finish(status, detail)
+            return sequence
+        self._finish(_ACKNOWLEDGED, "nothing has changed")
         return None
 
     def _finish(self, status: WriteStatus, detail: str) -> None:
@@ -269,13 +280,13 @@ class SetpointWriter(Request):
             self._rest_is_done()
         elif status is WriteStatus.REFUSED and self._pending is None:
             self._current = None
-        if sequence.setpoint is not None or status is not WriteStatus.ACKNOWLEDGED:
+        if sequence.setpoint is not None or status is not _ACKNOWLEDGED:
             self._count(status)
         self._tell(sequence.setpoint, status, detail)
         self._enqueue()
 
     def _count(self, status: WriteStatus) -> None:
-        if status is WriteStatus.ACKNOWLEDGED:
+        if status is _ACKNOWLEDGED:
             self._stats.writes_acknowledged += 1
         elif status in (WriteStatus.REFUSED, WriteStatus.INDETERMINATE):
             self._stats.writes_failed += 1
@@ -289,7 +300,7 @@ class SetpointWriter(Request):
             return "read-only"
         if self._control is None:
             return "the profile has no control"
-        if not math.isfinite(setpoint.power_w):
+        if not isfinite(setpoint.power_w):
             return f"{setpoint.power_w} is not a power"
         return "the driver is at rest" if self._resting else ""
 
@@ -319,7 +330,7 @@ class SetpointWriter(Request):
 
     def _expire(self) -> None:
         self._expiry = None
-        if self._pending is not None and self._connection is None:
+        if self._pending is not None and self.connection is None:
             held_off = self._clock() < self._hold_off_ends_s
             why = "its last writes were not answered" if held_off else "the device has not been read yet"
             self._drop_pending(WriteStatus.EXPIRED, self._stats.reason or why)

@@ -63,6 +63,7 @@ _KINDS: Final = {
     "int64": _Kind(RegisterType.INT64, (0x8000_0000_0000_0000,)),
     "uint64": _Kind(RegisterType.UINT64, (0xFFFF_FFFF_FFFF_FFFF,)),
     "acc64": _Kind(RegisterType.UINT64, (0,)),
+    "sunssf": _Kind(RegisterType.INT16, (0x8000,)),
     "float32": _Kind(RegisterType.FLOAT32),
     "float64": _Kind(RegisterType.FLOAT64),
 }

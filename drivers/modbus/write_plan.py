@@ -15,6 +15,7 @@ from drivers.modbus.request import Pdu, write_pdu
 _MOST_WRITTEN: Final = 123  # registers of one function 16 request: Modbus Application Protocol V1.1b3, section 6.12
 _KEPT_BY_ROUNDING_DOWN: Final = (CommandQuantity.GENERATION_PU, CommandQuantity.CURRENT_A)
 _NOT_A_NUMBER: Final = float("nan")
+_new: Final = tuple.__new__
 
 
 class Segment(NamedTuple):
@@ -59,7 +60,7 @@ class _Step:
 class WritePlan:
     """The sequence `writes` of a device whose points lie at `places`."""
 
-    __slots__ = ("_binding", "_control", "_directed", "_function", "_most", "_steps")
+    __slots__ = ("_binding", "_control", "_directed", "_function", "_heads", "_most", "_steps")
 
     def __init__(
         self,
@@ -73,6 +74,7 @@ class WritePlan:
         self._control = control
         self._directed = any(write.skip_when_idle or write.by_direction is not None for write in writes)
         self._function = pace.write_function
+        self._heads: dict[tuple[int, int], bytes] = {}
         self._most = min(_MOST_WRITTEN, pace.max_registers) if pace.write_function != "single" else 1
         self._steps = tuple(
             _Step(
@@ -112,8 +114,16 @@ class WritePlan:
         return segments
 
     def _segment(self, start: int, data: bytes, points: tuple[tuple[str, bytes], ...]) -> Segment:
-        single = len(data) == 2 and self._function != "multiple"
-        return Segment(write_pdu(start, data, single), points)
+        """One request. What comes before its data is made once for each place and length."""
+        size = len(data)
+        head = self._heads.get((start, size))
+        if head is not None:
+            return _new(Segment, (_new(Pdu, (head + data, head[:5], 5)), points))
+        single = size == 2 and self._function != "multiple"
+        pdu = write_pdu(start, data, single)
+        if not single:
+            self._heads[start, size] = pdu.data[:-size]
+        return Segment(pdu, points)
 
 
 def _roundings(control: Control) -> dict[str, Rounding]:

@@ -10,7 +10,6 @@ import asyncio
 import logging
 import os
 import socket
-import ssl
 import struct
 from collections.abc import Awaitable, Collection, Sequence
 from functools import partial
@@ -19,10 +18,11 @@ from typing import TYPE_CHECKING, Final, NamedTuple, TypeVar, cast
 import aiomqtt
 
 from drivers.cancellation import heeded
+from drivers.tls import broker_context, refused_certificate
 from drivers.writer import ConnectionBroken
 
 if TYPE_CHECKING:
-    from config.site import MqttBroker, Tls
+    from config.site import MqttBroker
 
 _T = TypeVar("_T")
 
@@ -89,10 +89,7 @@ class MqttConnection:
     async def open(self) -> list[str]:
         """Connect and subscribe to every topic; returns those that the broker refuses."""
         broker = self._broker
-        context = None
-        if broker.tls is not None:
-            context = await self._sense(asyncio.to_thread(_tls_context, broker.tls), "TLS")
-            await self._sense(self._handshake(context), "cannot connect")
+        context = await self._sense(broker_context(broker, self._timeout_s), "cannot connect")
         client = self._client = aiomqtt.Client(
             broker.host,
             broker.port,
@@ -109,7 +106,7 @@ class MqttConnection:
         )
         # paho connects in a thread, which can't be called off while it waits.
         client._client.connect_timeout = self._timeout_s
-        await self._sense(self._enter(client), "cannot connect")
+        await self._log_in(client)
         self._connected = True
         if not self._topics:
             return []
@@ -157,11 +154,12 @@ class MqttConnection:
             if outcome.done() and not outcome.cancelled():
                 outcome.exception()
 
-    async def _handshake(self, context: ssl.SSLContext) -> None:
-        """See that the broker can be trusted: paho would leave the socket of a failed handshake open."""
-        async with asyncio.timeout(self._timeout_s):
-            _, writer = await asyncio.open_connection(self._broker.host, self._broker.port, ssl=context)
-            writer.transport.abort()
+    async def _log_in(self, client: aiomqtt.Client) -> None:
+        try:
+            await self._sense(self._enter(client), "cannot connect")
+        except ConnectionBroken as broken:
+            said = await refused_certificate(self._broker, self._timeout_s)
+            raise broken if said is None else ConnectionBroken(f"cannot connect: {said}") from None
 
     async def _enter(self, client: aiomqtt.Client) -> None:
         entering = asyncio.create_task(client.__aenter__(), name=f"{self._identifier} connects")
@@ -196,13 +194,6 @@ def _quiet_logger() -> logging.Logger:
     logger = logging.getLogger("drivers.mqtt.paho")
     logger.setLevel(logging.CRITICAL + 1)
     return logger
-
-
-def _tls_context(tls: Tls) -> ssl.SSLContext:
-    context = ssl.create_default_context(cafile=tls.ca_file)
-    if tls.cert_file is not None:
-        context.load_cert_chain(tls.cert_file, tls.key_file)
-    return context
 
 
 def _is_refusal(code: object) -> bool:

@@ -4,19 +4,19 @@ from __future__ import annotations
 
 import asyncio
 import random
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Final, NamedTuple
 
 import structlog
 
 from config.profile import Access
 from config.site import MqttBroker, MqttDevice
-from config.vocabulary import LinkState, Quality, Sample, WriteResult, WriteStatus
+from config.vocabulary import HEARTBEAT, LinkState, Quality, Sample, WriteResult, WriteStatus
 from drivers.backoff import Backoff
 from drivers.cancellation import apart
 from drivers.driver import LinkStats
 from drivers.encoding import EncodeError
-from drivers.mqtt.connection import Arrival, MqttConnection
+from drivers.mqtt.connection import MqttConnection
 from drivers.mqtt.payload import NOTHING, Payload
 from drivers.pushed import PushedDevice, watch_silence
 from drivers.reading import TypedCodec
@@ -24,15 +24,20 @@ from drivers.writer import ConnectionBroken, DeviceWriter, Encoded, Outcome, fir
 
 if TYPE_CHECKING:
     from config.profile import MqttAddress
-    from config.vocabulary import Clock, FieldSink, Setpoint
+    from config.vocabulary import Clock, FieldSink, SampleValue, Setpoint
     from drivers.binding import DeviceBinding
     from drivers.commands import Command
+    from drivers.transports import MqttArrival, MqttSession
 
 # A broker that comes back is found within 2 s: one attempt into the void, one pause, and a good attempt.
 _FIRST_PAUSE_S: Final = 0.05
 _LONGEST_PAUSE_S: Final = 0.75
 _LONGEST_ATTEMPT_S: Final = 1.0
 _LONGEST_DETAIL: Final = 120
+# A message that is so few steps behind the newest was sent again or overtaken; a counter that is further back, or so
+# near to its beginning, has begun anew.
+_STEPS_BEHIND: Final = 32
+_LEAST_COUNT: Final = 64
 
 
 class _Point(NamedTuple):
@@ -91,6 +96,8 @@ class MqttDriver:
 
     - A message that the device publishes while we listen is a measurement made when it arrives, and a sign of life.
       So is an acknowledgement. A `heartbeat` that repeats its last value is neither; nor is garbage.
+    - A `heartbeat` beside other points in a message is that message's number or time: one that repeats the last, or is
+      a few steps behind it, was sent again or overtaken on the way, and the whole message is rejected.
     - A retained message was published at some time in the past, by a device that may be dead since. With
       `retained_is_fresh` it is told with the device's next sign of life, as measured then: such a device retains every
       change, so the retained value is the present one if it lives. Without, it is not used at all.
@@ -111,10 +118,12 @@ class MqttDriver:
         sink: FieldSink,
         clock: Clock,
         rng: random.Random | None = None,
+        connect: Callable[[MqttBroker, str, float, Sequence[str]], MqttSession] = MqttConnection,
     ) -> None:
         self.name = name
         self.devices = tuple(binding.name for binding in bindings)
         self.stats = LinkStats()
+        self._connect = connect
         self._broker = _one_broker(name, bindings)
         self._sink = sink
         self._clock = clock
@@ -185,7 +194,7 @@ class MqttDriver:
         """One connection from its beginning to its end; what ended it."""
         topics = sorted({*self._points_of, *self._available, *self._confirms})
         identifier = f"lamina-{self.name}-{self._rng.getrandbits(32):08x}"
-        connection = MqttConnection(self._broker, identifier, self._timeout_s, topics)
+        connection = self._connect(self._broker, identifier, self._timeout_s, topics)
         orderly = False
         self._heard.clear()
         try:
@@ -206,19 +215,19 @@ class MqttDriver:
             await connection.close(orderly=orderly)
         raise AssertionError("a connection is served until it breaks")
 
-    async def _attend(self, connection: MqttConnection) -> None:
+    async def _attend(self, connection: MqttSession) -> None:
         async with asyncio.TaskGroup() as group:
             group.create_task(self._listen(connection), name=f"{self.name} messages")
             for device in self._by_name.values():
                 send = _Sender(device, connection, self._timeout_s, self._waiting, self.stats)
                 group.create_task(device.writer.serve(send), name=f"{self.name} writes {device.pushed.name}")
 
-    async def _listen(self, connection: MqttConnection) -> None:
+    async def _listen(self, connection: MqttSession) -> None:
         while True:
             self._take(await connection.next())
             self._backoff.reset()
 
-    def _take(self, arrival: Arrival) -> None:
+    def _take(self, arrival: MqttArrival) -> None:
         payload = Payload(arrival.payload)
         confirming = self._confirms.get(arrival.topic)
         if confirming is not None and not arrival.retained:
@@ -243,7 +252,7 @@ class MqttDriver:
         elif not retained:
             self._update(device, {}, alive=True)
 
-    def _take_points(self, points: Sequence[_Point], payload: Payload, arrival: Arrival) -> None:
+    def _take_points(self, points: Sequence[_Point], payload: Payload, arrival: MqttArrival) -> None:
         device, now = points[0].device, self._clock()
         fresh = {point.name: _sample(point, payload, now) for point in points}
         good = any(sample.quality is not Quality.BAD for sample in fresh.values())
@@ -251,6 +260,9 @@ class MqttDriver:
             self._take_retained(points, fresh, arrival.topic)
             return
         self._heard.add(arrival.topic)
+        if len(fresh) > 1 and _is_old(fresh.get(HEARTBEAT), device.pushed.beat):
+            self.stats.rejected += 1
+            return
         if good:
             self.stats.good += 1
         else:
@@ -301,7 +313,7 @@ class _Sender:
     def __init__(
         self,
         device: _Device,
-        connection: MqttConnection,
+        connection: MqttSession,
         timeout_s: float,
         waiting: dict[str, asyncio.Future[str | None]],
         stats: LinkStats,
@@ -349,6 +361,15 @@ def _sample(point: _Point, payload: Payload, now: float) -> Sample:
     raw = payload.at(point.address.json_path)
     value = None if raw is NOTHING else point.codec.decode(raw)
     return Sample(value, Quality.BAD if value is None else Quality.GOOD, now)
+
+
+def _is_old(number: Sample | None, newest: SampleValue) -> bool:
+    """Whether a message with this number or time has come before, or is older than the newest."""
+    if number is None or number.value is None or newest is None:
+        return False
+    if isinstance(number.value, str) or isinstance(newest, str):
+        return number.value == newest
+    return newest == number.value or (newest >= _LEAST_COUNT and 0 < newest - number.value <= _STEPS_BEHIND)
 
 
 def command_text(raw: bool | int | float) -> str:

@@ -142,7 +142,14 @@ class OcppDriver:
 
         address, ping_s = self._address, min(point.heartbeat_s for point in self.charge_points.values())
         listener = Listener(
-            address.listen_host, address.listen_port, address.tls, self._passwords, ping_s, accepted, self._log
+            address.listen_host,
+            address.listen_port,
+            address.tls,
+            self._passwords,
+            ping_s,
+            accepted,
+            self.stats,
+            self._log,
         )
         try:
             await listener.open()

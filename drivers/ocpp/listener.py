@@ -24,6 +24,7 @@ from websockets.protocol import State
 
 from drivers.cancellation import heeded
 from drivers.ocpp.messages import LARGEST_MESSAGE, SUBPROTOCOL
+from drivers.tls import load_pair
 from drivers.writer import ConnectionBroken
 
 if TYPE_CHECKING:
@@ -32,6 +33,7 @@ if TYPE_CHECKING:
     from websockets.typing import Subprotocol
 
     from config.site import ListenerTls
+    from drivers.driver import LinkStats
 
 _HANDSHAKE_S: Final = 5.0
 _CLOSING_S: Final = 1.0
@@ -54,9 +56,11 @@ class Listener:
         passwords: Mapping[str, str | None],
         ping_s: float,
         accepted: Callable[[str, ServerConnection], Awaitable[None]],
+        stats: LinkStats,
         log: structlog.stdlib.BoundLogger,
     ) -> None:
         self.port = port
+        self._stats = stats
         self._host = host
         self._tls = tls
         self._passwords = passwords
@@ -105,8 +109,9 @@ class Listener:
         self._server.close()
         await self._server.wait_closed()
 
-    def tell_once(self, event: str, name: str) -> None:
-        """Log what is wrong with a caller, the first time for each name, for a bounded number of names."""
+    def _refuse(self, event: str, name: str) -> None:
+        """Count a caller that isn't let in; logged the first time for each name, for a bounded number of names."""
+        self._stats.refused += 1
         key = f"{event} {name}"
         if key not in self._named and len(self._named) < _MOST_NAMED:
             self._named.add(key)
@@ -115,25 +120,25 @@ class Listener:
     async def _handle(self, connection: ServerConnection) -> None:
         identity = _identity(connection.request.path) if connection.request is not None else ""
         if connection.subprotocol != SUBPROTOCOL:
-            self.tell_once("charger refused: it does not offer ocpp1.6", identity)
+            self._refuse("charger refused: it does not offer ocpp1.6", identity)
             return
         await self._accepted(identity, connection)
 
     def _judge(self, connection: ServerConnection, request: Request) -> Response | None:
         identity = _identity(request.path)
         if identity not in self._passwords:
-            self.tell_once("charger refused: it is not in the site file", identity)
+            self._refuse("charger refused: it is not in the site file", identity)
             return connection.respond(HTTPStatus.NOT_FOUND, "unknown charge point\n")
         variable = self._passwords[identity]
         if variable is None:
             return None
         password = os.environ.get(variable)
         if password is None:
-            self.tell_once(f"charger refused: the environment variable {variable} is not set", identity)
+            self._refuse(f"charger refused: the environment variable {variable} is not set", identity)
         elif _knows(request.headers.get_all("Authorization"), identity, password):
             return None
         else:
-            self.tell_once("charger refused: wrong password", identity)
+            self._refuse("charger refused: wrong password", identity)
         response = connection.respond(HTTPStatus.UNAUTHORIZED, "wrong password\n")
         response.headers["WWW-Authenticate"] = 'Basic realm="OCPP"'
         return response
@@ -166,7 +171,7 @@ def _common_subprotocol(_: ServerConnection, offered: Sequence[Subprotocol]) -> 
 def _tls_context(tls: ListenerTls) -> ssl.SSLContext:
     context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
     context.minimum_version = ssl.TLSVersion.TLSv1_2
-    context.load_cert_chain(tls.cert_file, tls.key_file)
+    load_pair(context, tls.cert_file, tls.key_file)
     return context
 
 

@@ -16,14 +16,19 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple, TypeVar
 
 from asyncua import Client, ua
 from asyncua.client.ua_client import UaClientState
+from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
 
 from drivers.cancellation import heeded
+from drivers.certificates import CertificateError
+from drivers.opcua.security import choose_token, identity_of, read_login, refusal, secure
 from drivers.writer import ConnectionBroken
 
 if TYPE_CHECKING:
     from datetime import datetime
 
     from config.profile import OpcUaAddress
+    from config.site import OpcUaSecurity, OpcUaServer
+    from drivers.opcua.security import ServerIdentity
 
 _T = TypeVar("_T")
 
@@ -39,10 +44,13 @@ _FAILURES: Final = (
     TypeError,
     AttributeError,
     RuntimeError,
+    InvalidSignature,
+    UnsupportedAlgorithm,
 )
 _KEEP_ALIVE_COUNT: Final = 3
 _NODES_PER_REQUEST: Final = 100
 _SESSION_LIFE_MS: Final = 30_000
+_CHANNEL_LIFE_MS: Final = 3_600_000
 _RENEW_AT: Final = 0.75  # of the security token's lifetime: OPC 10000-4, 5.6.2
 _ABORT_ON_CLOSE: Final = struct.pack("ii", 1, 0)
 _NAMESPACE_ARRAY: Final = ua.NodeId(ua.ObjectIds.Server_NamespaceArray)
@@ -60,15 +68,11 @@ class Publication(NamedTuple):
 class OpcUaConnection:
     """One session on one server. Every call but `close` raises `ConnectionBroken` when no sense can be had from it."""
 
-    def __init__(self, url: str, username: str | None, password: str | None, timeout_s: float) -> None:
+    def __init__(self, address: OpcUaServer, timeout_s: float) -> None:
         _quieten_asyncua()
+        self._address = address
         self._timeout_s = timeout_s
-        self._client = Client(url, timeout=timeout_s)
-        self._client.session_timeout = _SESSION_LIFE_MS
-        self._client.name = self._client.description = "Lamina"
-        self._client.application_uri = "urn:lamina:gateway"
-        self._username = username
-        self._password = password
+        self._client = _new_client(address, timeout_s)
         self._changes: dict[int, Any] = {}
         self._published: datetime | None = None
         self._fault = ""
@@ -76,19 +80,39 @@ class OpcUaConnection:
         self.silence_s = 0.0
 
     async def open(self) -> None:
-        """Connect, open the channel, and create and activate a session."""
-        client = self._client
+        """Connect, open the channel, and create and activate a session.
+
+        With security, the server is asked who it is over a connection of its own before.
+        """
+        client, security = self._client, self._address.security
+        login = await read_login(self._address)
+        if security is not None:
+            await secure(client, security, await self._endpoints())
         await self._sense(client.connect_socket(), "cannot connect")
         await self._sense(client.send_hello(), "no hello")
         await self._sense(client.open_secure_channel(), "no secure channel")
-        await self._sense(client.create_session(), "no session")
-        await self._sense(client.activate_session(username=self._username, password=self._password), "login refused")
+        created = await self._sense(client.create_session(), "no session")
+        if security is not None:
+            self._is_who_it_was(created.ServerEndpoints, security)
+        choose_token(client, login, plain_is_accepted=self._address.acknowledged_plain_password)
+        client.user_private_key = login.key
+        activating = client.activate_session(login.username, login.password, login.certificate)
+        await self._sense(activating, "login refused")
+
+    async def identity(self) -> ServerIdentity:
+        """Who the server says it is at the endpoint of the address, whether it is trusted or not."""
+        assert self._address.security is not None
+        try:
+            return identity_of(self._address.security, await self._endpoints())
+        except CertificateError as error:
+            raise ConnectionBroken(str(error)) from None
 
     async def keep(self) -> None:
         """Renew the channel before its token runs out, until cancelled."""
         while True:
             await asyncio.sleep(self._client.secure_channel_timeout / 1000 * _RENEW_AT)
             await self._sense(self._client.open_secure_channel(renew=True), "the channel was not renewed")
+            self._client.uaclient.revolve_security_token()
 
     async def lost(self) -> None:
         """Wait until the transport is gone; then raise."""
@@ -182,6 +206,27 @@ class OpcUaConnection:
             ending = [self._until_closed(), *([publishing] if publishing is not None else [])]
             await asyncio.gather(*ending, return_exceptions=True)
 
+    async def _endpoints(self) -> list[Any]:
+        """The endpoints of the server, asked over an unsecured connection that ends with the answer."""
+        asking = OpcUaConnection(self._address, self._timeout_s)
+        client = asking._client
+        try:
+            await self._sense(client.connect_socket(), "cannot connect")
+            await self._sense(client.send_hello(), "no hello")
+            await self._sense(client.open_secure_channel(), "no channel to ask who the server is")
+            return list(await self._sense(client.get_endpoints(), "the server does not say who it is") or ())
+        finally:
+            await asking.close(orderly=False)
+
+    def _is_who_it_was(self, endpoints: Sequence[Any] | None, security: OpcUaSecurity) -> None:
+        """Hold what the server said before the channel was secure against what it says within."""
+        try:
+            reason = refusal(identity_of(security, endpoints or ()), security, None)
+        except CertificateError as error:
+            reason = str(error)
+        if reason is not None:
+            raise ConnectionBroken(f"the server is refused: {reason}")
+
     def _drop_transport(self) -> None:
         protocol = self._client.uaclient.protocol
         transport = protocol.transport if protocol is not None else None
@@ -217,6 +262,15 @@ class OpcUaConnection:
             raise ConnectionBroken(f"{what}: no answer within {self._timeout_s:g} s", timed_out=True) from None
         except _FAILURES as error:
             raise ConnectionBroken(f"{what}: {error or type(error).__name__}") from None
+
+
+def _new_client(address: OpcUaServer, timeout_s: float) -> Client:
+    client = Client(address.url, timeout=timeout_s)
+    client.session_timeout = _SESSION_LIFE_MS
+    client.secure_channel_timeout = _CHANNEL_LIFE_MS
+    client.name = client.description = "Lamina"
+    client.application_uri = "urn:lamina:gateway"
+    return client
 
 
 def _node_id(address: OpcUaAddress, uris: Sequence[str]) -> Any:
@@ -266,5 +320,10 @@ def _same_length(answer: Sequence[Any] | None, asked: Sequence[Any]) -> None:
 def _quieten_asyncua() -> None:
     """Each failure is told once by the driver, with its reason; asyncua would add a traceback for each."""
     logging.getLogger("asyncua").setLevel(logging.WARNING)
-    for name in ("asyncua.client.ua_client", "asyncua.client.ua_session"):
+    for name in (
+        "asyncua.client.client",
+        "asyncua.client.ua_client",
+        "asyncua.client.ua_session",
+        "asyncua.uaprotocol",
+    ):
         logging.getLogger(name).setLevel(logging.CRITICAL + 1)

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-import os
 import random
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Final
 
 import structlog
@@ -16,7 +15,7 @@ from config.vocabulary import HEARTBEAT, LinkState, Quality, Sample, WriteResult
 from drivers.backoff import Backoff
 from drivers.cancellation import apart
 from drivers.driver import LinkStats
-from drivers.opcua.connection import OpcUaConnection, Publication
+from drivers.opcua.connection import OpcUaConnection
 from drivers.opcua.values import NodeCodec, age_s, is_node, write_outcome
 from drivers.pushed import PushedDevice, watch_silence
 from drivers.writer import ConnectionBroken, DeviceWriter, Encoded, Outcome, first_broken
@@ -26,6 +25,7 @@ if TYPE_CHECKING:
     from config.vocabulary import Clock, FieldSink, Setpoint
     from drivers.binding import DeviceBinding
     from drivers.commands import Command
+    from drivers.transports import OpcUaPublication, OpcUaSession
 
 # A server that comes back is found within 2 s: one attempt into the void, one pause, and a good attempt.
 _FIRST_PAUSE_S: Final = 0.05
@@ -92,6 +92,7 @@ class OpcUaDriver:
         sink: FieldSink,
         clock: Clock,
         rng: random.Random | None = None,
+        connect: Callable[[OpcUaServer, float], OpcUaSession] | None = None,
     ) -> None:
         addresses = {binding.address for binding in bindings}
         address = next(iter(addresses), None)
@@ -101,6 +102,7 @@ class OpcUaDriver:
         self.devices = tuple(binding.name for binding in bindings)
         self.stats = LinkStats()
         self._address = address
+        self._connect = connect or OpcUaConnection
         self._sink = sink
         self._clock = clock
         self._by_name = {binding.name: _Device(binding, sink, self.stats, clock) for binding in bindings}
@@ -152,10 +154,9 @@ class OpcUaDriver:
 
     async def _live_once(self) -> ConnectionBroken:
         """One connection from its beginning to its end; what ended it."""
-        connection: OpcUaConnection | None = None
+        connection = self._connect(self._address, self._timeout_s)
         orderly = False
         try:
-            connection = self._new_connection()
             async with asyncio.timeout(_LONGEST_ATTEMPT_S + self._timeout_s):
                 await connection.open()
                 await self._find_points(connection)
@@ -172,27 +173,17 @@ class OpcUaDriver:
             orderly = True
             raise
         finally:
-            if connection is not None:
-                await connection.close(orderly=orderly)
+            await connection.close(orderly=orderly)
         raise AssertionError("a connection is served until it breaks")
 
-    def _new_connection(self) -> OpcUaConnection:
-        address = self._address
-        password = None
-        if address.password_env is not None:
-            password = os.environ.get(address.password_env)
-            if password is None:
-                raise ConnectionBroken(f"the environment variable {address.password_env} is not set")
-        return OpcUaConnection(address.url, address.username, password, self._timeout_s)
-
-    async def _find_points(self, connection: OpcUaConnection) -> None:
+    async def _find_points(self, connection: OpcUaSession) -> None:
         points = self._points()
         nodes = await connection.resolve([point.address for point in points])
         for point, node in zip(points, nodes, strict=True):
             point.node = node
             point.monitored = False
 
-    async def _subscribe(self, connection: OpcUaConnection) -> None:
+    async def _subscribe(self, connection: OpcUaSession) -> None:
         """Monitor the fast points; with none of them, the keep-alives alone watch over the connection."""
         fast = [point for point in self._points() if point.poll is PollGroup.FAST and is_node(point.node)]
         monitored = await connection.subscribe([point.node for point in fast], self._interval_s)
@@ -200,7 +191,7 @@ class OpcUaDriver:
             point.monitored = taken
         self._subscribed = fast
 
-    async def _attend(self, connection: OpcUaConnection) -> None:
+    async def _attend(self, connection: OpcUaSession) -> None:
         async with asyncio.TaskGroup() as group:
             group.create_task(connection.lost(), name=f"{self.name} transport")
             group.create_task(connection.keep(), name=f"{self.name} channel")
@@ -210,11 +201,11 @@ class OpcUaDriver:
                 send = _Sender(device, connection)
                 group.create_task(device.writer.serve(send), name=f"{self.name} writes {device.pushed.name}")
 
-    async def _listen(self, connection: OpcUaConnection) -> None:
+    async def _listen(self, connection: OpcUaSession) -> None:
         while True:
             self._take(await connection.publication())
 
-    def _take(self, publication: Publication) -> None:
+    def _take(self, publication: OpcUaPublication) -> None:
         self._backoff.reset()
         now = self._clock()
         fresh: dict[str, dict[str, Sample]] = {name: {} for name in self._by_name}
@@ -232,10 +223,11 @@ class OpcUaDriver:
             alive = bool(pushed.beats(fresh))
         else:
             alive = _any_good(fresh) or (published and bool(pushed.present))
-        if pushed.update(fresh, alive=alive, confirmed=published):
+        # What is subscribed to is confirmed by the subscription alone: that may be stuck while reads are answered.
+        if pushed.update(fresh, alive=alive, confirmed=published, renews=published):
             device.writer.repeat()
 
-    async def _read_slowly(self, connection: OpcUaConnection) -> None:
+    async def _read_slowly(self, connection: OpcUaSession) -> None:
         points = [point for point in self._points() if point.readable and not point.monitored]
         while True:
             readable = [point for point in points if is_node(point.node)]
@@ -252,7 +244,7 @@ class OpcUaDriver:
             await asyncio.sleep(self._slow_poll_s)
             await self._look_for_missing(connection)
 
-    async def _look_for_missing(self, connection: OpcUaConnection) -> None:
+    async def _look_for_missing(self, connection: OpcUaSession) -> None:
         """Connect again once a point turns up that the server did not have before."""
         missing = [point for point in self._points() if not is_node(point.node)]
         if missing and any(is_node(node) for node in await connection.resolve([point.address for point in missing])):
@@ -302,7 +294,7 @@ class OpcUaDriver:
 class _Sender:
     """Writes to one device over one connection."""
 
-    def __init__(self, device: _Device, connection: OpcUaConnection) -> None:
+    def __init__(self, device: _Device, connection: OpcUaSession) -> None:
         self._points = device.points
         self._connection = connection
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import AsyncIterator, Collection
 from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING
@@ -12,6 +11,7 @@ from config.vocabulary import Quality, WriteStatus
 from drivers.encoding import EncodeError
 from drivers.inspection import InspectionFailed, Inspector, PointReading, bad, wanted_points
 from drivers.opcua.connection import OpcUaConnection
+from drivers.opcua.security import refusal
 from drivers.opcua.values import NodeCodec, is_node, write_outcome
 from drivers.writer import ConnectionBroken, Outcome
 
@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from config.profile import Profile
     from config.site import OpcUaServer
     from config.vocabulary import Clock
+    from drivers.certificates import Certificate
 
 
 class OpcUaInspector:
@@ -85,12 +86,7 @@ class OpcUaInspector:
 @asynccontextmanager
 async def opcua_inspector(profile: Profile, address: OpcUaServer, clock: Clock) -> AsyncIterator[Inspector]:
     """One session while the context lasts; raises InspectionFailed where there is none to be had."""
-    password = None
-    if address.password_env is not None:
-        password = os.environ.get(address.password_env)
-        if password is None:
-            raise InspectionFailed(f"the environment variable {address.password_env} is not set")
-    connection = OpcUaConnection(address.url, address.username, password, profile.pace.timeout_s)
+    connection = OpcUaConnection(address, profile.pace.timeout_s)
     orderly = False
     try:
         try:
@@ -101,6 +97,22 @@ async def opcua_inspector(profile: Profile, address: OpcUaServer, clock: Clock) 
         orderly = True
     finally:
         await connection.close(orderly=orderly)
+
+
+async def server_identity(address: OpcUaServer, timeout_s: float) -> tuple[str, Certificate, str | None]:
+    """What a server says it is: application URI, certificate, and why that can't be used even if it were trusted.
+
+    Raises InspectionFailed where it doesn't say so.
+    """
+    assert address.security is not None
+    connection = OpcUaConnection(address, timeout_s)
+    try:
+        server = await connection.identity()
+    except ConnectionBroken as broken:
+        raise InspectionFailed(f"{address.url}: {broken.reason}") from None
+    finally:
+        await connection.close(orderly=False)
+    return server.application_uri, server.certificate, refusal(server, address.security, None)
 
 
 def _reason(data: object) -> str:

@@ -28,9 +28,9 @@ class Child:
         self.name, self.process, self.log = name, process, log
 
     @classmethod
-    async def start(cls, name: str, arguments: Sequence[str], log: Path) -> Child:
-        """Run `python -m ARGUMENTS`; its standard error goes to `log`."""
-        with log.open("wb") as errors:
+    async def start(cls, name: str, arguments: Sequence[str], log: Path, *, append: bool = False) -> Child:
+        """Run `python -m ARGUMENTS`; its standard error goes to `log`, with `append` behind what is there."""
+        with log.open("ab" if append else "wb") as errors:
             process = await asyncio.create_subprocess_exec(
                 sys.executable,
                 "-m",
@@ -66,6 +66,15 @@ class Child:
     async def wait(self) -> int:
         """The exit code."""
         return await self.process.wait()
+
+    async def kill(self) -> int:
+        """SIGKILL, as whatever ends a process without a word; the exit code."""
+        with suppress(ProcessLookupError):
+            self.process.kill()
+        code = await self.process.wait()
+        if self.process.stdin is not None:
+            self.process.stdin.close()
+        return code
 
     async def stop(self) -> int:
         """SIGTERM, then after `STOP_TIMEOUT_S` SIGKILL; the exit code."""

@@ -7,18 +7,17 @@ import gc
 import os
 import sys
 import time
-from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any, Final
 
 from config.profile import Profile
-from config.site import Site
-from config.vocabulary import WriteResult, WriteStatus
+from config.site import ModbusTcpAddress, Site
 from gateway.bench.children import Child, ChildFailedError
-from gateway.bench.floor import READ_COUNT, WRITE_ADDRESS, Floor
+from gateway.bench.floor import READ_COUNT, WRITE_ADDRESS, Floor, written_at
 from gateway.composition import build_drivers
 from gateway.control.model import build_site_model
 from gateway.control.orders_in_force import DispatchInForce, OrdersInForce
@@ -27,8 +26,10 @@ from gateway.image import ImageInbox
 from gateway.writer import Writer
 
 BLOCKS: Final = 5
-PRESENT_S: Final = 20.0
+PRESENT_S: Final = 5.0
 WHOLE_S: Final = 10.0
+NAMED: Final = 5
+NOT_WHOLE: Final = f"the writes of a cycle were not all acknowledged within {WHOLE_S:g} s"
 LAST_PORT: Final = 65535
 RATING_W: Final = 10_000.0
 
@@ -104,22 +105,21 @@ class _Measured:
     floor_ms: Figures = field(default_factory=Figures)
     paced_floor_ms: Figures = field(default_factory=Figures)
     started_s: dict[str, float] = field(default_factory=dict)
-    acknowledged: int = 0
-    failed: int = 0
 
 
 class CycleBench:
     """The real path on bare servers: drivers, image, control functions, writer, a changed setpoint each cycle."""
 
     def __init__(self, site: Site, clock: Callable[[], float] = time.monotonic) -> None:
-        profile = bench_profile()
+        profile, self.site = bench_profile(), site
         profiles = dict.fromkeys(site.devices, profile)
         self.measured, self.clock = _Measured(), clock
-        self.inbox = ImageInbox(self._write_result, lambda *_: None)
+        self.inbox = ImageInbox(lambda _: None, lambda *_: None)
         addresses = {name: device.address for name, device in site.devices.items()}
         self.drivers = build_drivers(site, profiles, self.inbox, clock, addresses, dict.fromkeys(site.devices, True))
         by_device = {device: driver for driver in self.drivers for device in driver.devices}
         self.writer = Writer(by_device, {}, clock, 1.0, self._written)
+        self.inbox.on_write_result = self.writer.result
         self.cycle = ControlCycle(
             build_site_model(site, profiles),
             self.drivers,
@@ -133,6 +133,7 @@ class CycleBench:
         self._rating_w = site.connection.rating_w
         self._count = 0
         self._whole = asyncio.Event()
+        self._whole.set()
         self._into = self.measured.cycle_ms
         self.cycle.follow("0")
 
@@ -141,23 +142,19 @@ class CycleBench:
         return OrdersInForce(dispatch=DispatchInForce("bench", "b", share * self._rating_w, 0.0, None, 0.0, 0.0, None))
 
     def _on_cycle(self, report: CycleReport) -> None:
-        self.measured.started_s[str(self._count)] = report.started_s
+        if report.writes:
+            self.measured.started_s[str(self._count)] = report.started_s
+            self._whole.clear()
         self._count += 1
         self.cycle.follow(str(self._count))
-
-    def _write_result(self, result: WriteResult) -> None:
-        if result.status is WriteStatus.ACKNOWLEDGED:
-            self.measured.acknowledged += 1
-        else:
-            self.measured.failed += 1
-        self.writer.result(result)
 
     def _written(self, order_ids: tuple[str, ...], at_s: float) -> None:
         for order_id in order_ids:
             started_s = self.measured.started_s.pop(order_id, None)
             if started_s is not None:
                 self._into.add((at_s - started_s) * 1e3)
-                self._whole.set()
+        if not self.measured.started_s:
+            self._whole.set()
 
     async def in_time(self, seconds: float) -> None:
         """Cycles in the period's rhythm, as in the field."""
@@ -166,29 +163,31 @@ class CycleBench:
         await asyncio.sleep(seconds)
         cycle.cancel()
         await asyncio.gather(cycle, return_exceptions=True)
-        async with _in_time():
-            while self.measured.started_s:
-                await asyncio.sleep(0.001)
+        async with _within(WHOLE_S, NOT_WHOLE):
+            await self._whole.wait()
 
     async def back_to_back(self, seconds: float) -> None:
         """One cycle after the other, as the floor is swept."""
         self._into = self.measured.back_to_back_ms
         until_s = time.perf_counter() + seconds
-        while time.perf_counter() < until_s:
-            self._whole.clear()
-            await self.cycle.once()
-            async with _in_time():
+        async with _within(seconds + WHOLE_S, NOT_WHOLE):
+            while time.perf_counter() < until_s:
+                await self.cycle.once()
                 await self._whole.wait()
+
+    def absent(self) -> list[str]:
+        """The servers that do not answer now."""
+        return [driver.name for driver in self.drivers if not all(driver.stats.devices.values())]
 
 
 @asynccontextmanager
-async def _in_time() -> AsyncIterator[None]:
-    """Wait for acknowledgements, but not for ever."""
+async def _within(seconds: float, text: str) -> AsyncIterator[None]:
+    """Wait, but not for ever: then it is ChildFailedError with this text."""
     try:
-        async with asyncio.timeout(WHOLE_S):
+        async with asyncio.timeout(seconds):
             yield
     except TimeoutError:
-        raise ChildFailedError(f"the writes of a cycle were not all acknowledged within {WHOLE_S:g} s") from None
+        raise ChildFailedError(text) from None
 
 
 def server_address(text: str, devices: int) -> tuple[str, int]:
@@ -206,39 +205,60 @@ async def run_cycle_bench(request: CycleBenchRequest, progress: Callable[[str], 
 
     Raises ChildFailedError where the servers do not come up or do not answer, OSError where they are not there.
     """
-    with TemporaryDirectory(prefix="lamina-bench-") as logs:
-        child = None
-        if request.servers is None:
-            arguments = ["gateway.bench.floor", "--devices", str(request.devices), *_core_of_the_servers()]
-            child = await Child.start("servers", arguments, Path(logs) / "servers.log")
-            host, ports = "127.0.0.1", (await child.ready())["ports"]
-        else:
-            host, first = request.servers
-            ports = [first + index for index in range(request.devices)]
+    if request.servers is not None:
+        host, first = request.servers
+        bench = CycleBench(
+            bench_site(request.devices, host, [first + at for at in range(request.devices)], request.period_ms)
+        )
+        return await _measure(request, bench, Floor(), progress)
+    with TemporaryDirectory(prefix="lamina-bench-") as logs, _apart() as core:
+        arguments = ["gateway.bench.floor", "--devices", str(request.devices), *core]
+        child = await Child.start("servers", arguments, Path(logs) / "servers.log")
         try:
-            return await _measure(request, host, ports, progress)
+            ports = (await child.ready())["ports"]
+            bench, floor = CycleBench(bench_site(request.devices, "127.0.0.1", ports, request.period_ms)), Floor()
+            figures = await _measure(request, bench, floor, progress)
+            # All writes but the floor's, each of which repeats its first.
+            writes, changes = await written_at(child)
+            ours = {"writes_at_servers": sum(writes) - floor.sweeps * request.devices}
+            return figures | ours | {"changes_at_servers": sum(changes) - request.devices}
         finally:
-            if child is not None:
-                await child.stop()
+            await child.stop()
 
 
-def _core_of_the_servers() -> list[str]:
-    """One core for the servers, where there are several, so that the others are free for us.
+@contextmanager
+def _apart() -> Iterator[list[str]]:
+    """One core for the servers, where there are several, and the others for us; as the servers' arguments.
 
     In the field devices have their own processors. Here the kernel often wakes a server on the core from which it was
-    just written to, where it then runs before us.
+    just written to, or us on the servers', and then they run in turn.
     """
     cores = sorted(os.sched_getaffinity(0)) if sys.platform == "linux" else []
     if len(cores) < 2:
-        return []
-    return ["--core", str(cores[-1])]
+        yield []
+        return
+    os.sched_setaffinity(0, cores[:-1])
+    try:
+        yield ["--core", str(cores[-1])]
+    finally:
+        os.sched_setaffinity(0, cores)
+
+
+async def _connect(floor: Floor, site: Site) -> None:
+    for device in site.devices.values():
+        assert isinstance(device.address, ModbusTcpAddress)
+        host, port = device.address.host, device.address.port
+        try:
+            await floor.connect(host, port)
+        except OSError as error:
+            reason = os.strerror(error.errno) if error.errno and error.errno > 0 else str(error)
+            raise ChildFailedError(f"{host}:{port}: {reason}") from None
 
 
 async def _measure(
-    request: CycleBenchRequest, host: str, ports: list[int], progress: Callable[[str], None]
+    request: CycleBenchRequest, bench: CycleBench, floor: Floor, progress: Callable[[str], None]
 ) -> dict[str, Any]:
-    bench = CycleBench(bench_site(request.devices, host, ports, request.period_ms))
-    floor = await Floor.connect(host, ports)
+    await _connect(floor, bench.site)
     links = [asyncio.create_task(driver.run(), name=driver.name) for driver in bench.drivers]
     block_s = request.duration_s / BLOCKS
     try:
@@ -257,6 +277,10 @@ async def _measure(
             cpu_s += time.process_time() - cpu_0
             busy_s += time.perf_counter() - wall_0
             missed += bench.cycle.missed - missed_0
+            if absent := bench.absent():
+                raise ChildFailedError(f"lost while it was measured: {', '.join(absent)}")
+    except ConnectionError as error:
+        raise ChildFailedError(f"lost while it was measured: {error}") from None
     finally:
         floor.close()
         for link in links:
@@ -278,8 +302,8 @@ async def _measure(
         "back_to_back_ms": hot_ms,
         "ratio_back_to_back_p50": _ratio(hot_ms, floor_ms),
         "missed_cycles": missed,
-        "acknowledged_writes": bench.measured.acknowledged,
-        "failed_writes": bench.measured.failed,
+        "acknowledged_writes": bench.writer.acknowledged,
+        "failed_writes": bench.writer.failed,
         "cpu_pct": round(100.0 * cpu_s / busy_s, 1),
     }
 
@@ -291,10 +315,11 @@ def _ratio(ours_ms: dict[str, float | None], floor_ms: dict[str, float | None]) 
 async def _sweep(floor: Floor, figures: Figures, seconds: float, period_s: float) -> None:
     """Bare sweeps for a while: back to back, or one each period as a cycle is."""
     until_s = time.perf_counter() + seconds
-    while time.perf_counter() < until_s:
-        swept_ms = await floor.sweep()
-        figures.add(swept_ms)
-        await asyncio.sleep(max(period_s - swept_ms / 1e3, 0.0))
+    async with _within(seconds + WHOLE_S, f"a server is silent: the floor was not swept within {WHOLE_S:g} s"):
+        while time.perf_counter() < until_s:
+            swept_ms = await floor.sweep()
+            figures.add(swept_ms)
+            await asyncio.sleep(max(period_s - swept_ms / 1e3, 0.0))
 
 
 async def _all_present(bench: CycleBench) -> None:
@@ -304,7 +329,8 @@ async def _all_present(bench: CycleBench) -> None:
         for driver in bench.drivers:
             driver.poll()
         await asyncio.sleep(0.02)
-        if all(all(driver.stats.devices.values()) for driver in bench.drivers):
+        if not bench.absent():
             return
-    here = sum(all(driver.stats.devices.values()) for driver in bench.drivers)
-    raise ChildFailedError(f"{here} of {len(bench.drivers)} servers answer as devices of the bench do")
+    absent = bench.absent()
+    here, of = len(bench.drivers) - len(absent), len(bench.drivers)
+    raise ChildFailedError(f"{here} of {of} servers answer as devices of the bench do; not {', '.join(absent[:NAMED])}")

@@ -1,14 +1,14 @@
-"""The demo: broker, twins, gateway and the operator's twin as processes of their own, watched, ended and reported."""
+"""The demo: a site with all its twins in real time, an operator's script, a live table, a report."""
 
 from __future__ import annotations
 
 import asyncio
-import json
 import signal
 import sys
 import time
-from contextlib import AsyncExitStack, nullcontext, suppress
-from dataclasses import dataclass, field
+from contextlib import nullcontext, suppress
+from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, Final
 
@@ -16,29 +16,14 @@ from rich.console import Console
 from rich.live import Live
 
 from config.site import Site
-from gateway.bench.children import Child, ChildFailedError
+from gateway.bench.children import ChildFailedError
 from gateway.bench.live import render
+from gateway.bench.realtime import Bench, BenchPlan, prepare, run_bench
 from gateway.bench.report import write_report
-from gateway.bench.run_files import END_FILE
-from gateway.bench.twins import TwinsProcess
 from gateway.bench.watch import snapshots
 from gateway.state_directory import SOCKET_NAME
 
-OLD_FILES: Final = (
-    "physics.csv",
-    "gateway.jsonl",
-    "gateway.1.jsonl",
-    "dso.jsonl",
-    "jitter.json",
-    "orders.json",
-    "endpoints.json",
-    END_FILE,
-    "report.json",
-    "report.html",
-)
 HEADLESS_LINE_S: Final = 5.0
-SCRIPT_OVERRUN_S: Final = 30.0
-"""How much longer than its duration the script may take, until it is ended."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,31 +38,14 @@ class DemoRequest:
     broker: str | None
 
 
-@dataclass(slots=True)
-class _Demo:
-    request: DemoRequest
-    stop: asyncio.Event = field(default_factory=asyncio.Event)
-    interrupted: bool = False
-    problems: list[str] = field(default_factory=list)
-
-    def interrupt(self) -> None:
-        self.interrupted = True
-        self.stop.set()
-
-
 async def run_demo(request: DemoRequest) -> int:
     """Run to the end or to Ctrl-C, then report: 0 if everything held, 1 if a check failed, 2 if it cannot run."""
-    demo = _Demo(request)
-    loop = asyncio.get_running_loop()
-    for number in (signal.SIGTERM, signal.SIGINT):
-        loop.add_signal_handler(number, demo.interrupt)
+    plan = BenchPlan(request.path, request.site, request.out, request.duration_s, broker=request.broker, bare_loop=True)
+    bench = Bench(plan)
+    stop_at_signals(bench, "the script")
     try:
-        _prepare(request.out)
-        await _run(demo)
-        if demo.interrupted:
-            demo.problems.append("interrupted before the end of the script")
-        end = {"planned_s": request.duration_s, "problems": demo.problems}
-        (request.out / END_FILE).write_text(json.dumps(end))
+        prepare(request.out)
+        await run_bench(bench, [partial(_view, request)])
         await asyncio.to_thread(write_report, request.out, request.site)
     except ChildFailedError as error:
         sys.stderr.write(f"{error}\n")
@@ -85,105 +53,27 @@ async def run_demo(request: DemoRequest) -> int:
     except OSError as error:
         sys.stderr.write(f"--out {request.out}: {error.strerror or error}\n")
         return 2
-    for problem in demo.problems:
+    for problem in bench.problems:
         sys.stdout.write(f"{problem}\n")
     sys.stdout.write(f"report: {request.out / 'report.html'}\n")
-    return 1 if demo.problems else 0
+    return 1 if bench.problems else 0
 
 
-def _prepare(out: Path) -> None:
-    """An empty place for this run: what an earlier one left there by name is removed, nothing else."""
-    out.mkdir(parents=True, exist_ok=True)
-    for name in OLD_FILES:
-        (out / name).unlink(missing_ok=True)
+def stop_at_signals(bench: Bench, what: str) -> None:
+    """End the bench at SIGTERM and SIGINT, and say so."""
+
+    def interrupt() -> None:
+        if not bench.stop.is_set():
+            bench.problems.append(f"interrupted before the end of {what}")
+        bench.stop.set()
+
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, interrupt)
 
 
-async def _run(demo: _Demo) -> None:
-    request = demo.request
-    async with AsyncExitStack() as stack:
-        twins = await TwinsProcess.start(
-            request.path, (), "free", request.out, broker=request.broker, trace=request.out / "physics.csv"
-        )
-        stack.push_async_callback(twins.stop)
-        broker = f"{twins.broker.host}:{twins.broker.port}"
-        (request.out / "endpoints.json").write_text(json.dumps(twins.endpoints))
-        bare_loop = await Child.start("bare loop", _bare_loop(request), request.out / "bare_loop.log")
-        stack.push_async_callback(bare_loop.stop)
-        gateway = await Child.start("gateway", _gateway(request, broker), request.out / "gateway.log")
-        stack.push_async_callback(_stop_checked, demo, gateway)
-        operator = await Child.start("operator", _operator(request, broker), request.out / "dso.log")
-        stack.push_async_callback(operator.stop)
-        await _watch_over(demo, [*twins.children, gateway], operator)
-
-
-def _bare_loop(request: DemoRequest) -> list[str]:
-    out = request.out / "jitter.json"
-    seconds = request.duration_s + SCRIPT_OVERRUN_S
-    period = str(request.site.control.period_ms)
-    return ["gateway.bench.bare_loop", "--period-ms", period, "--seconds", str(seconds), "--out", str(out)]
-
-
-def _gateway(request: DemoRequest, broker: str) -> list[str]:
-    return [
-        *("gateway", "run", str(request.path), "--twin", "all", "--broker", broker, "--trace", "--until-eof"),
-        *("--state", str(request.out), "--addresses", str(request.out / "endpoints.json")),
-    ]
-
-
-def _operator(request: DemoRequest, broker: str) -> list[str]:
-    parent = next(item for item in request.site.parents if item.dispatch)
-    return [
-        *("sim_devices.dso", "--broker", broker, "--layer", request.site.site, "--source", parent.name),
-        *("--duration", str(request.duration_s), "--rating-w", str(request.site.connection.rating_w)),
-        *("--heartbeat-timeout", str(parent.heartbeat_timeout_s), "--log", str(request.out / "dso.jsonl")),
-        *("--until-eof", "--start-after-ready"),
-    ]
-
-
-async def _watch_over(demo: _Demo, lasting: list[Child], operator: Child) -> None:
-    """Show the run until the operator's script ends, Ctrl-C, or a process ends that should not."""
-    started_s = time.monotonic()
-    ended: dict[asyncio.Task[int], Child] = {}
-    for child in [*lasting, operator]:
-        ended[asyncio.create_task(child.wait(), name=child.name)] = child
-    stopped = asyncio.create_task(demo.stop.wait(), name="stop")
-    view = asyncio.create_task(_view(demo), name="view")
-    try:
-        done, _ = await asyncio.wait(
-            [*ended, stopped],
-            return_when=asyncio.FIRST_COMPLETED,
-            timeout=demo.request.duration_s + SCRIPT_OVERRUN_S,
-        )
-        if not done:
-            demo.problems.append("the operator's script did not end")
-        for task, child in ended.items():
-            if task not in done:
-                continue
-            code = task.result()
-            if child is not operator:
-                demo.problems.append(f"{child.name} ended by itself with code {code}; see {child.log}")
-            elif code not in (0, 1):
-                demo.problems.append(f"the operator's process ended by itself with code {code}; see {child.log}")
-            elif code:
-                demo.problems.append("a check of the operator's failed; see the report and dso.jsonl")
-            elif time.monotonic() - started_s < 0.9 * demo.request.duration_s:
-                demo.problems.append("the operator's script was ended early")
-    finally:
-        tasks: list[asyncio.Task[Any]] = [view, stopped, *ended]
-        for task in tasks:
-            task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
-
-
-async def _stop_checked(demo: _Demo, gateway: Child) -> None:
-    code = await gateway.stop()
-    if code:
-        demo.problems.append(f"the gateway ended with code {code}; see {gateway.log}")
-
-
-async def _view(demo: _Demo) -> None:
+async def _view(request: DemoRequest, _: Bench) -> None:
     """The live table, or a line every few seconds; comes back when the gateway comes back."""
-    request = demo.request
     live = None if request.headless else Live(console=Console(), screen=True, auto_refresh=False)
     started_s, told_s = time.monotonic(), 0.0
     with live if live is not None else nullcontext():

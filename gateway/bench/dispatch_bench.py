@@ -26,6 +26,7 @@ from config.strict import Strict
 from gateway.bench.broker import BenchBroker, start_broker
 from gateway.bench.children import Child, ChildFailedError
 from gateway.bench.cycle_bench import RATING_W, bench_profile_data
+from gateway.bench.floor import written_at
 from gateway.cycle import Figures
 from sim_devices.dso.link import BrokerLink
 
@@ -174,7 +175,8 @@ async def run_dispatch_bench(request: DispatchBenchRequest, progress: Callable[[
         progress(f"waiting for {request.devices + 1} devices, broker {broker.name}")
         operator = Operator(link, request.devices * RATING_W)
         await _operate(operator, journal, gateway, request, progress)
-        return _figures(request, broker.name, operator, journal)
+        _, changes = await written_at(servers)
+        return _figures(request, broker.name, operator, journal) | {"least_changes_at_a_server": min(changes[1:])}
 
 
 def _write_site(folder: Path, ports: list[int], period_ms: int) -> Path:

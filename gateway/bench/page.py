@@ -7,7 +7,7 @@ from collections.abc import Iterable, Sequence
 from datetime import UTC, datetime
 from html import escape
 from importlib.resources import files
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 from plotly.offline import get_plotlyjs
 
@@ -29,10 +29,21 @@ MAX_TABLE_ROWS: Final = 400
 _POLICY: Final = "default-src 'none'; script-src 'unsafe-inline'; style-src 'unsafe-inline'; img-src data: blob:"
 
 
-def page(assessment: Assessment, report: Report) -> str:
-    """The whole page as text."""
+class Verdicts(NamedTuple):
+    """What a page says of a run that was judged by checks: its title, what it is from, and each check.
+
+    A row is the check's name, what it measures, its limit, what was measured, and whether it passed.
+    """
+
+    title: str
+    facts: tuple[str, ...]
+    rows: tuple[tuple[str, str, str, str, bool], ...]
+
+
+def page(assessment: Assessment, report: Report, verdicts: Verdicts | None = None) -> str:
+    """The whole page as text; with `verdicts`, these stand first and speak for the run."""
     figures = figures_of(assessment)
-    title = f"{assessment.site.title or assessment.site.site}: bench run"
+    title = verdicts.title if verdicts else f"{assessment.site.title or assessment.site.site}: bench run"
     style = files("gateway.bench").joinpath("page.css").read_text(encoding="utf-8")
     script = files("gateway.bench").joinpath("page.js").read_text(encoding="utf-8")
     parts = [
@@ -42,11 +53,12 @@ def page(assessment: Assessment, report: Report) -> str:
         f"<title>{escape(title)}</title>",
         f"<style>\n{style}</style>",
         "</head>\n<body>\n<main>",
-        _header(assessment, report, title),
+        _header(assessment, report, title, verdicts.facts if verdicts else ()),
         _ending(assessment.run.problems),
-        _verdict(report),
+        _verdict(report) if verdicts is None else _checks_verdict(verdicts),
         _tiles(assessment, report),
         '<div class="grid">',
+        _verdict_table(verdicts) if verdicts else "",
         *(_section(each) for each in figures),
         _order_table(assessment, report),
         _link_table(report),
@@ -69,12 +81,12 @@ def _embedded(figures: Iterable[Figure]) -> str:
     return json.dumps(plain, separators=(",", ":"), allow_nan=False).replace("<", "\\u003c")
 
 
-def _header(assessment: Assessment, report: Report, title: str) -> str:
+def _header(assessment: Assessment, report: Report, title: str, more: Sequence[str]) -> str:
     started = utc_at(assessment.run, assessment.zero_s)
     when = f"{datetime.fromtimestamp(started, UTC):%Y-%m-%d %H:%M:%S} UTC" if started is not None else ""
     rating = f"connection {assessment.site.connection.rating_w / 1e3:g} kW"
     length = duration(report.duration_s) if report.duration_s is not None else ""
-    facts = " · ".join(fact for fact in (f"site {assessment.site.site}", rating, when, length) if fact)
+    facts = " · ".join(fact for fact in (f"site {assessment.site.site}", rating, when, length, *more) if fact)
     return f"<header><h1>{escape(title)}</h1><p>{escape(facts)}</p></header>"
 
 
@@ -84,6 +96,22 @@ def _ending(problems: Sequence[str]) -> str:
         return ""
     words = "This was not a whole run; what follows is about the part that was."
     return f'<div class="verdict bad"><strong>{words}</strong><span>{escape("; ".join(problems))}</span></div>'
+
+
+def _checks_verdict(verdicts: Verdicts) -> str:
+    failed = [name for name, *_, passed in verdicts.rows if not passed]
+    tone, words = ("bad", "Failed.") if failed else ("good", "Passed.")
+    more = f"{len(failed)} of {_count(len(verdicts.rows), 'check')} failed: {', '.join(failed)}." if failed else ""
+    said = more or f"All {len(verdicts.rows)} checks are within their limits."
+    return f'<div class="verdict {tone}"><strong>{words}</strong><span>{escape(said)}</span></div>'
+
+
+def _verdict_table(verdicts: Verdicts) -> str:
+    rows = [
+        ((name, "name"), what, limit, measured, ("passed", "good") if passed else ("failed", "bad"))
+        for name, what, limit, measured, passed in verdicts.rows
+    ]
+    return _table("Checks", "", ("Check", "What is measured", "#Limit", "#Measured", "Result"), rows)
 
 
 def _verdict(report: Report) -> str:

@@ -22,7 +22,7 @@ from gateway.bench.run_files import read_run
 JSON_FILE: Final = "report.json"
 HTML_FILE: Final = "report.html"
 
-__all__ = ["Report", "make_report", "write_report"]
+__all__ = ["Report", "make_report", "write_report", "write_text"]
 
 
 def write_report(run_dir: Path, site: Site) -> Report:
@@ -32,8 +32,8 @@ def write_report(run_dir: Path, site: Site) -> Report:
     """
     assessment = assess(read_run(run_dir), site)
     report = make_report(assessment)
-    _write(run_dir / JSON_FILE, report.model_dump_json(indent=2) + "\n")
-    _write(run_dir / HTML_FILE, page(assessment, report))
+    write_text(run_dir / JSON_FILE, report.model_dump_json(indent=2) + "\n")
+    write_text(run_dir / HTML_FILE, page(assessment, report))
     return report
 
 
@@ -103,7 +103,7 @@ def _rounded(value: float | None, digits: int = 3) -> float | None:
     return None if value is None else round(value, digits)
 
 
-def _write(path: Path, text: str) -> None:
+def write_text(path: Path, text: str) -> None:
     """Replace a file at once, so that a reader never sees half of it."""
     partial = path.with_name(f".{path.name}.{os.getpid()}")
     try:

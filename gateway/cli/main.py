@@ -13,8 +13,14 @@ from typing import Annotated
 import typer
 
 from config.findings import Severity
+from gateway.cli.certificates import certificate_app
 from gateway.cli.commission import add_commissioning
+from gateway.cli.evidence import evidence
+from gateway.cli.faults import faults_app
 from gateway.cli.logs import log_to_stderr
+from gateway.cli.operator import add_operator
+from gateway.cli.replay import replay
+from gateway.cli.scenario import scenario_app
 from gateway.cli.sites import BAD_INPUT, FAILED, broker_address, end, loaded, measured_lags, print_findings, site_path
 
 app = typer.Typer(
@@ -54,9 +60,11 @@ def check(
     Ends with 2 if there is an error; warnings alone end with 0.
     """
     from config.loading import check_site
+    from config.security_files import file_problems
+    from gateway.cli.certificate_checks import opcua_certificate_problems
 
     path = site_path(site)
-    findings = check_site(path)
+    findings = check_site(path, (file_problems, opcua_certificate_problems))
     print_findings(findings, as_json=as_json)
     errors = sum(finding.severity is Severity.ERROR for finding in findings)
     if errors:
@@ -90,6 +98,13 @@ def run(
         Path | None,
         typer.Option("--lags", metavar="FILE", help="Measured responses; default: SITE.lags.yaml beside the site."),
     ] = None,
+    record_decisions: Annotated[
+        Path | None,
+        typer.Option("--record-decisions", metavar="FILE", help="Every image, order and setpoint, for `replay`."),
+    ] = None,
+    faults: Annotated[
+        bool, typer.Option("--faults", help="Put fault proxies before all devices; `gateway faults set` uses them.")
+    ] = False,
     until_eof: Annotated[bool, typer.Option("--until-eof", hidden=True)] = False,
 ) -> None:
     """Run a site until SIGTERM or Ctrl-C, then write each device's rest state.
@@ -102,7 +117,7 @@ def run(
     measured = measured_lags(path, model, lags)
     request = RunRequest(
         path, model, profiles, tuple(twin or ()), observe, allow_real_writes, state, broker, trace, addresses,
-        until_eof, measured,
+        until_eof, measured, record_decisions, faults,
     )  # fmt: skip
     raise typer.Exit(run_site(request))
 
@@ -229,6 +244,21 @@ def bench_control(
     print_figures("control", run_control_bench(devices, tell), as_json=as_json)
 
 
+@bench_app.command("feedback")
+def bench_feedback(
+    quick: Annotated[bool, typer.Option("--quick", help="The corners of the grid alone.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
+) -> None:
+    """The feedback over a grid of device lags and sample ages, beside a control that pairs ages wrongly."""
+    from gateway.bench.feedback_sweep import run_feedback_bench
+    from gateway.bench.figures_table import print_figures, tell
+
+    figures = run_feedback_bench(quick, tell)
+    print_figures("feedback", figures, as_json=as_json)
+    if figures["unstable"]:
+        raise typer.Exit(1)
+
+
 @app.command()
 def watch(
     site: SiteArgument,
@@ -259,7 +289,13 @@ def schema(
     sys.stdout.write(json.dumps(made, indent=2) + "\n")
 
 
+app.add_typer(scenario_app, name="scenario")
+app.add_typer(faults_app, name="faults")
 add_commissioning(app)
+app.add_typer(certificate_app, name="certificate")
+add_operator(app)
+app.command("evidence")(evidence)
+app.command("replay")(replay)
 
 
 def main() -> None:

@@ -21,6 +21,7 @@ from config.lags import MeasuredLag
 from config.profile import Profile
 from config.site import Address, MqttBroker, Site
 from gateway.bench.children import ChildFailedError
+from gateway.bench.fault_proxies import FaultProxies
 from gateway.bench.twins import TwinsProcess
 from gateway.cli.sites import BAD_INPUT, FAILED, broker_address
 from gateway.runtime import RunOptions, Runtime
@@ -45,6 +46,8 @@ class RunRequest:
     addresses: Path | None
     until_eof: bool
     lags: Mapping[str, MeasuredLag] = field(default_factory=dict)
+    record_decisions: Path | None = None
+    faults: bool = False
 
 
 class BadRequestError(Exception):
@@ -80,7 +83,13 @@ async def _run(
     if twins and not given:
         child = await TwinsProcess.start(request.path, sorted(twins), "free", directory, broker=request.broker)
         endpoints = child.endpoints
+    spare_broker = child.broker if child is not None else None
+    proxies = None
     try:
+        if request.faults:
+            proxies = await FaultProxies.start(request.path, endpoints, broker or spare_broker, directory)
+            endpoints = proxies.endpoints
+            broker, spare_broker = (proxies.broker, None) if broker is not None else (None, proxies.broker)
         control = endpoints.get("control")
         options = RunOptions(
             site=request.site,
@@ -92,19 +101,21 @@ async def _run(
             if control and len(twins) < len(request.site.devices)
             else None,
             broker=broker,
-            spare_broker=child.broker if child is not None else None,
+            spare_broker=spare_broker,
             observe=request.observe,
             allow_real_writes=request.allow_real_writes,
             trace=request.trace,
             lags=request.lags,
+            record_decisions=request.record_decisions,
         )
         _tell_what_is_written(options)
         await Runtime(options).run(stop)
     except ValueError as error:
         raise BadRequestError(str(error)) from error
     finally:
-        if child is not None:
-            await child.stop()
+        for process in (proxies, child):
+            if process is not None:
+                await process.stop()
 
 
 def _watch_stdin(loop: asyncio.AbstractEventLoop, stop: asyncio.Event) -> None:

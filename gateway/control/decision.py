@@ -3,25 +3,34 @@
 from __future__ import annotations
 
 from collections.abc import Container
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Final, NamedTuple
 
 from config.vocabulary import Absent, DeviceKind, Quantity
-from gateway.control.allocation import Allocation, GroupLimit, Steps, allocate, group_excess
+from gateway.control.allocation import GroupLimit, Steps, allocate
+from gateway.control.bridging import Part, Wanted, bridge
 from gateway.control.clearing import Bid
 from gateway.control.connection import ConnectionState, SumBounds, initial_connection, sum_bounds, worst_excess_a
 from gateway.control.envelope import Envelope, walk
+from gateway.control.judgement import binding_of, missed, shortfall
+from gateway.control.meter_trust import Trust
 from gateway.control.model import SiteModel
 from gateway.control.orders_in_force import OrdersInForce
 from gateway.control.resources import TAKES_LITTLE, Resource, ResourceMemory, build_resources, ceiling_headroom_w
+from gateway.control.trajectory import LN_10, Span
 from gateway.image import Image
 
 METER_PATIENCE_S: Final = 5.0
 """Before the first meter reading nothing is written for this long: a bumpless start comes before a blind one."""
 
-MISS_PU: Final = 0.01
-MISS_S: Final = 2.0
-"""A bound or target that is missed by more than `MISS_PU` of the rating for longer than this is unmet."""
+
+class _Shares(NamedTuple):
+    """Where each usable device goes in the end, what is asked of it now, and what shaped that."""
+
+    final_w: tuple[float, ...]
+    asked_w: tuple[float, ...]
+    side: str
+    binding: str
 
 
 class DeviceSetpoint(NamedTuple):
@@ -38,7 +47,7 @@ class Decision:
 
     `net_w` is None without a good meter. `binding` names the bound or target that shaped the shares, empty where the
     price alone did; `side` says which way it presses: "upper", "lower", "target" or "". `unmet` names what cannot be
-    kept; empty means that everything can.
+    kept; empty means that everything can. `meter` says why the meter is not believed; empty while it is.
     """
 
     now_s: float
@@ -52,6 +61,7 @@ class Decision:
     binding: str
     side: str
     unmet: tuple[str, ...]
+    meter: str = ""
 
 
 @dataclass(slots=True)
@@ -63,6 +73,7 @@ class ControlState:
     stepped_w: dict[str, float] = field(default_factory=dict)
     misses: dict[str, tuple[float, float]] = field(default_factory=dict)
     dispatch_from: tuple[str, float] | None = None
+    released: str = ""
     started_s: float | None = None
     last_s: float | None = None
 
@@ -78,9 +89,10 @@ def decide(model: SiteModel, image: Image, orders: OrdersInForce, state: Control
     state.started_s = image.now_s if state.started_s is None else state.started_s
     state.last_s = image.now_s
     connection, rest = state.connection, state.connection.rest
+    _release(orders, state)
     resources = build_resources(model.devices, image, model.stale_after_s, state.memory)
     meter_good = connection.measure(model, image, resources, dt_s)
-    envelope = walk(model, orders, image.now_s, _dispatch_from(orders, state), worst_excess_a(model, image))
+    envelope = _walk(model, orders, image, state)
     net_w = connection.net_w if meter_good else None
     if rest.lower_w is None:
         if image.now_s - state.started_s < METER_PATIENCE_S:
@@ -88,26 +100,23 @@ def decide(model: SiteModel, image: Image, orders: OrdersInForce, state: Control
             return Decision(image.now_s, (), envelope, tuple(resources), net_w, None, None, None, "", "", reason)
         rest.unknown_for(0.0)
     usable = [resource for resource in resources if resource.usable]
-    bounds, rest_unmet = sum_bounds(model, envelope, rest)
-    connection.integrate(usable, image.now_s)
-    correction_w = connection.integral.value_w
-    corrected = SumBounds(
-        bounds.lower_w - correction_w,
-        bounds.upper_w - correction_w,
-        None if bounds.target_w is None else bounds.target_w - correction_w,
-    )
+    bounds, rest_unmet = sum_bounds(model, envelope, rest, connection.reserve(resources, image))
+    connection.integrate(model, usable, image.now_s)
+    corrected = bounds.shifted(-connection.integral.value_w)
     groups, price = _groups(model, orders, resources, usable, connection), _price(model, orders)
     permitted = _permitted(usable, orders, corrected, price, groups, state)
-    bids, steps = _bids(usable, orders), _steps(usable, state)
-    allocation = allocate(bids, *corrected, price, groups, steps)
+    bids = _bids(usable, orders)
+    allocation = allocate(bids, *corrected, price, groups, _steps(usable, state))
     total_w = sum(allocation.shares_w)
-    side, binding = _binding(envelope, corrected, total_w, allocation)
-    shares = {resource.model.name: share for resource, share in zip(usable, allocation.shares_w, strict=True)}
-    connection.intend(model, shares, bound=bool(binding), now_s=image.now_s)
+    side, binding = binding_of(envelope, corrected, total_w, allocation)
+    asked_w = _bridged(model, connection, usable, bids, allocation.shares_w, corrected, groups, image.now_s)
+    connection.intend(model, usable, asked_w, image.now_s)
+    connection.bound = bool(binding)
     state.memory.import_presses = side == "upper"
-    setpoints = _setpoints(usable, shares, side, binding, orders, state, permitted)
-    short = _shortfall(model, envelope, corrected, total_w)
-    missed = _missed(model, envelope, groups, usable, net_w, state.misses, image.now_s)
+    shares = _Shares(allocation.shares_w, asked_w, side, binding)
+    setpoints = _setpoints(usable, shares, orders, state, permitted)
+    short = shortfall(model, envelope, corrected, total_w)
+    misses = missed(model, envelope, groups, usable, net_w, state.misses, image.now_s)
     return Decision(
         image.now_s,
         setpoints,
@@ -119,7 +128,66 @@ def decide(model: SiteModel, image: Image, orders: OrdersInForce, state: Control
         allocation.lambda_per_kwh,
         binding,
         side,
-        tuple(filter(None, (*envelope.unmet, rest_unmet, short, *missed))),
+        tuple(filter(None, (*envelope.unmet, rest_unmet, short, *misses))),
+        connection.trust.reason,
+    )
+
+
+def _release(orders: OrdersInForce, state: ControlState) -> None:
+    """An operator's word that the meter is good holds once."""
+    if orders.meter_released and orders.meter_released != state.released:
+        state.connection.trust.release()
+    state.released = orders.meter_released
+
+
+def _walk(model: SiteModel, orders: OrdersInForce, image: Image, state: ControlState) -> Envelope:
+    """The envelope; a meter that proved wrong brings the fallback."""
+    trust = state.connection.trust
+    if trust.state is Trust.LATCHED:
+        reasons = (orders.fallback_reason, trust.reason)
+        orders = replace(orders, fallback_reason="; ".join(filter(None, reasons)))
+    envelope = walk(model, orders, image.now_s, _dispatch_from(orders, state), worst_excess_a(model, image))
+    target_w = envelope.target.value_w if envelope.target is not None else None
+    trust.ask(image.now_s, envelope.lower.value_w, envelope.upper.value_w, target_w)
+    return envelope
+
+
+def _bridged(
+    model: SiteModel,
+    connection: ConnectionState,
+    usable: list[Resource],
+    bids: list[Bid],
+    shares_w: tuple[float, ...],
+    bounds: SumBounds,
+    groups: list[GroupLimit],
+    now_s: float,
+) -> tuple[float, ...]:
+    """The shares, and what fast devices stand in for slow ones that are not there yet."""
+    if not connection.mixed:
+        return shares_w
+    parts = [_part(one, bid, share_w) for one, bid, share_w in zip(usable, bids, shares_w, strict=True)]
+
+    def expect(index: int, ahead_s: float) -> Span:
+        resource, share_w = usable[index], shares_w[index]
+        span = connection.trajectory(resource.model).towards(share_w, now_s, now_s + ahead_s, resource.model.rating_w)
+        return span if span is not None else Span(share_w, share_w, share_w)
+
+    return bridge(parts, expect, Wanted(*bounds, model.margin_w), groups)
+
+
+def _part(resource: Resource, bid: Bid, share_w: float) -> Part:
+    """Cars are lowered at most to the least current: bridging neither pauses nor starts one."""
+    model = resource.model
+    stepped = model.step_w is not None and model.minimum_w > 0.0
+    bridges = model.kind is not DeviceKind.RELAY and (not stepped or share_w > model.minimum_w)
+    return Part(
+        share_w,
+        max(bid.lower_w, model.minimum_w) if stepped else bid.lower_w,
+        bid.upper_w,
+        model.response_s,
+        model.dead_time_s + model.tr90_s / LN_10,
+        bridges and resource.upper.source != TAKES_LITTLE,
+        model.step_w or 0.0 if stepped else 0.0,
     )
 
 
@@ -223,96 +291,30 @@ def _permitted(
     return frozenset(usable[index].model.name for index in little if shares[index] > 0.0)
 
 
-def _binding(envelope: Envelope, bounds: SumBounds, total_w: float, allocation: Allocation) -> tuple[str, str]:
-    """Which way the shares were pressed, and by whom."""
-    if bounds.target_w is not None and envelope.target is not None:
-        return "target", envelope.target.source
-    if total_w >= bounds.upper_w - 1.0:
-        return "upper", envelope.upper.source
-    if total_w <= bounds.lower_w + 1.0:
-        return "lower", envelope.lower.source
-    if allocation.binding:
-        return "target", ", ".join(allocation.binding)
-    return "", ""
-
-
-def _shortfall(model: SiteModel, envelope: Envelope, bounds: SumBounds, total_w: float) -> str:
-    """What the devices cannot reach, by more than 1 % of the connection's rating."""
-    tolerance_w = 0.01 * model.rating_w
-    if total_w > bounds.upper_w + tolerance_w:
-        return f"{envelope.upper.source}: {total_w - bounds.upper_w:.0f} W more than the devices can take away"
-    if total_w < bounds.lower_w - tolerance_w:
-        return f"{envelope.lower.source}: {bounds.lower_w - total_w:.0f} W more than the devices can take up"
-    if bounds.target_w is not None and envelope.target and abs(total_w - bounds.target_w) > tolerance_w:
-        return (
-            f"{envelope.target.source}: missed by {total_w - bounds.target_w:+.0f} W, the devices are at their bounds"
-        )
-    return ""
-
-
-def _missed(
-    model: SiteModel,
-    envelope: Envelope,
-    groups: list[GroupLimit],
-    usable: list[Resource],
-    net_w: float | None,
-    misses: dict[str, tuple[float, float]],
-    now_s: float,
-) -> list[str]:
-    """What the measurement misses by more than `MISS_PU` of the rating for `MISS_S`: what was planned is no proof.
-
-    `misses`: since when each source is missed, and at which value; a source that changes its value gets its time anew.
-    """
-    now_missed: dict[str, tuple[float, float]] = {}
-    tolerance_w = MISS_PU * model.rating_w
-    if net_w is not None:
-        upper, lower, target = envelope.upper, envelope.lower, envelope.target
-        if net_w > upper.value_w + tolerance_w:
-            now_missed[upper.source] = upper.value_w, net_w - upper.value_w
-        if net_w < lower.value_w - tolerance_w:
-            now_missed[lower.source] = lower.value_w, net_w - lower.value_w
-        if target is not None and abs(net_w - target.value_w) > tolerance_w:
-            now_missed[target.source.partition(" regulation ")[0]] = 0.0, net_w - target.value_w
-    for group in groups:
-        excess_w = group_excess(group, [resource.power_w or 0.0 for resource in usable])
-        if excess_w > tolerance_w:
-            now_missed[group.source] = 0.0, excess_w
-    texts = []
-    for source in list(misses):
-        if source not in now_missed or misses[source][1] != now_missed[source][0]:
-            del misses[source]
-    for source, (value_w, by_w) in now_missed.items():
-        since_s, _ = misses.setdefault(source, (now_s, value_w))
-        if now_s - since_s > MISS_S:
-            texts.append(f"{source}: measured {by_w:+.0f} W beside it for {now_s - since_s:.0f} s")
-    return texts
-
-
 def _setpoints(
     usable: list[Resource],
-    shares: dict[str, float],
-    side: str,
-    binding: str,
+    shares: _Shares,
     orders: OrdersInForce,
     state: ControlState,
     permitted: frozenset[str],
 ) -> tuple[DeviceSetpoint, ...]:
     held = {override.device: override for override in orders.overrides}
     setpoints = []
-    for resource in usable:
-        name, share_w = resource.model.name, shares[resource.model.name]
-        if name in held and held[name].holds:
+    for resource, share_w, asked_w in zip(usable, shares.final_w, shares.asked_w, strict=True):
+        name = resource.model.name
+        cause = _cause(resource, share_w, shares.binding, held)
+        if name in held:
             power_w = share_w
         elif resource.upper.source == TAKES_LITTLE:
             power_w = resource.model.minimum_w if name in permitted else 0.0
+        elif asked_w != share_w:
+            power_w, cause = asked_w, f"{shares.binding or cause} (bridging)"
         else:
-            power_w = _released(resource, share_w, side)
-        if name in held:
-            power_w = min(max(power_w, min(held[name].lower_w, share_w)), max(held[name].upper_w, share_w))
+            power_w = _released(resource, share_w, shares.side)
         if resource.model.step_w is not None:
             state.stepped_w[name] = power_w
-        state.memory.asked(resource.model, state.last_s or 0.0, share_w, power_w)
-        setpoints.append(DeviceSetpoint(name, power_w, _cause(resource, share_w, binding, held)))
+        state.memory.asked(resource.model, state.last_s or 0.0, asked_w, power_w)
+        setpoints.append(DeviceSetpoint(name, power_w, cause))
     return tuple(setpoints)
 
 

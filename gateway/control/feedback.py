@@ -1,4 +1,4 @@
-"""Feedback at the connection point: the uncontrolled rest by paired sample ages, and a slow integral.
+"""Feedback at the connection point: the uncontrolled rest, and a slow integral.
 
 The rest is the meter's reading minus the devices' power at the meter sample's own time. Paired with any other time, a
 meter that is older than the devices makes a limit cycle.
@@ -6,49 +6,13 @@ meter that is older than the devices makes a limit cycle.
 
 from __future__ import annotations
 
-from bisect import bisect_right
-from collections import deque
 from collections.abc import Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from math import exp
 from typing import Final
 
-LN_10: Final = 2.302585092994046
-HISTORY: Final = 512
-
-
-@dataclass(slots=True)
-class PowerHistory:
-    """One device's measured power over time, oldest first, and what it was last asked for."""
-
-    times_s: deque[float] = field(default_factory=lambda: deque(maxlen=HISTORY))
-    powers_w: deque[float] = field(default_factory=lambda: deque(maxlen=HISTORY))
-
-    def add(self, time_s: float, power_w: float) -> None:
-        """Append a sample newer than the last; an older or equal one is ignored."""
-        if not self.times_s or time_s > self.times_s[-1]:
-            self.times_s.append(time_s)
-            self.powers_w.append(power_w)
-
-    def at(self, time_s: float, heading_w: float | None, tr90_s: float) -> float | None:
-        """Power at a time: between samples interpolated, before the first one the first one.
-
-        After the last sample the device is taken to move towards `heading_w` with first order response `tr90_s`, or to
-        stay where no heading is known. None without any sample.
-        """
-        times, powers = self.times_s, self.powers_w
-        if not times:
-            return None
-        last_s = times[-1]
-        if time_s >= last_s:
-            if heading_w is None or time_s == last_s:
-                return powers[-1]
-            return powers[-1] + (heading_w - powers[-1]) * (1.0 - exp(-LN_10 * (time_s - last_s) / tr90_s))
-        after = bisect_right(times, time_s)
-        if after == 0:
-            return powers[0]
-        share = (time_s - times[after - 1]) / (times[after] - times[after - 1])
-        return powers[after - 1] + share * (powers[after] - powers[after - 1])
+RESPONSES_PER_INTEGRAL: Final = 8.0
+"""The integral takes at least so many responses of the slowest device, so that its lag cannot make it swing."""
 
 
 @dataclass(slots=True)
@@ -61,14 +25,33 @@ class RestEstimate:
     lower_w: float | None = None
     upper_w: float | None = None
     measured_s: float | None = None
+    known: bool = False
 
-    def measured(self, rest_w: float, measured_s: float) -> None:
-        """A new paired reading."""
-        self.lower_w = self.upper_w = rest_w
-        self.measured_s = measured_s
+    def measured(self, low_w: float, expected_w: float, high_w: float) -> None:
+        """A new paired reading, which leaves the rest between `low_w` and `high_w`.
+
+        The estimate moves only as far as it must to be possible. What a device may do within the doubt about its lag
+        is then never taken for a change of the rest, and the error never grows: no gain, no swing.
+        """
+        value_w = expected_w
+        if self.known and self.lower_w is not None:
+            value_w = min(max(self.lower_w, low_w), high_w)
+        self.lower_w = self.upper_w = value_w
+        self.known = True
+
+    def assume(self, value_w: float) -> None:
+        """Take the rest to have been this, without a reading."""
+        self.lower_w = self.upper_w = value_w
+
+    def moved(self, by_w: float) -> None:
+        """Devices have left the sharing, or come back to it, with so much power."""
+        if self.lower_w is not None and self.upper_w is not None:
+            self.lower_w += by_w
+            self.upper_w += by_w
 
     def unknown_for(self, dt_s: float) -> None:
         """No good meter for another `dt_s`: widen to the declared extremes, or start from them."""
+        self.known = False
         if self.lower_w is None or self.upper_w is None:
             self.lower_w, self.upper_w = self.minimum_w, self.maximum_w
             return
@@ -85,9 +68,13 @@ class Integral:
     limit_w: float
     value_w: float = 0.0
 
-    def advance(self, error_w: float, dt_s: float) -> None:
-        """Integrate the measured excess of net power over what was intended, once per new meter sample."""
-        moved = self.value_w + self.gain_per_s * dt_s * error_w
+    def advance(self, error_w: float, dt_s: float, slowest_s: float) -> None:
+        """Integrate the measured excess of net power over what was intended, once per new meter sample.
+
+        `slowest_s`: dead time and Tr90 of the slowest device that is corrected.
+        """
+        gain = min(self.gain_per_s, 1.0 / (RESPONSES_PER_INTEGRAL * slowest_s)) if slowest_s > 0.0 else self.gain_per_s
+        moved = self.value_w + min(gain * dt_s, 1.0) * error_w
         self.value_w = min(max(moved, -self.limit_w), self.limit_w)
 
     def fade(self, dt_s: float) -> None:
@@ -95,6 +82,6 @@ class Integral:
         self.value_w *= exp(-dt_s / 2.0)
 
 
-def settle_time_s(tr90_and_dead_s: Iterable[tuple[float, float]]) -> float:
-    """How long after a step the slowest of the devices still moves: dead time and twice Tr90."""
-    return max((dead + 2.0 * tr90 for tr90, dead in tr90_and_dead_s), default=0.0)
+def slowest_s(tr90_and_dead_s: Iterable[tuple[float, float]]) -> float:
+    """The longest response, dead time and Tr90."""
+    return max((dead + tr90 for tr90, dead in tr90_and_dead_s), default=0.0)

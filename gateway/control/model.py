@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Final
 
 from config.lags import MeasuredLag
@@ -29,6 +29,9 @@ class DeviceModel:
     `ceiling`: the device takes (or generates) at most the setpoint. `step_w` and `minimum_w` describe devices that move
     in steps and not below a least power. `seen_by_meter` is False for a twin beside a real meter. `stale_after_s` is
     for devices that report more slowly than the site's own; None: as the site.
+
+    `reverted_w`: the least and most power of a device that nobody has written to, between `reverts_from_s` at the
+    earliest and `reverts_by_s` at the latest after it was last heard; None: it holds its last setpoint.
     """
 
     name: str
@@ -50,11 +53,22 @@ class DeviceModel:
     stay_s: float | None = None
     seen_by_meter: bool = True
     stale_after_s: float | None = None
+    reverted_w: tuple[float, float] | None = None
+    reverts_from_s: float = 0.0
+    reverts_by_s: float = 0.0
+
+    @property
+    def response_s(self) -> float:
+        """From a command to 90 % of its step."""
+        return self.dead_time_s + self.tr90_s
 
 
 @dataclass(frozen=True, slots=True)
 class SiteModel:
-    """The site as control sees it. Limits are magnitudes; None means unlimited."""
+    """The site as control sees it. Limits are magnitudes; None means unlimited.
+
+    `meter_dead_time_s`: by how much the meter's value is older than its sample says.
+    """
 
     name: str
     rating_w: float
@@ -75,6 +89,7 @@ class SiteModel:
     integral_per_s: float
     devices: tuple[DeviceModel, ...]
     real_connection: bool = False
+    meter_dead_time_s: float = 0.0
 
 
 NO_LAGS: Final[Mapping[str, MeasuredLag]] = {}
@@ -125,7 +140,19 @@ def build_site_model(
         integral_per_s=settings.integral_per_s,
         devices=devices,
         real_connection=mixed,
+        meter_dead_time_s=profiles[connection.meter].response.dead_time_s,
     )
+
+
+def with_what_may_be_written(model: SiteModel, writable: frozenset[str] | None) -> SiteModel:
+    """The model in which a device that will not be written takes no share: others would count on it. None: all may be.
+
+    Observing decides as if it wrote, to show what it would do; a gateway without leave acts on what it decides.
+    """
+    if writable is None:
+        return model
+    devices = (replace(one, controllable=one.controllable and one.name in writable) for one in model.devices)
+    return replace(model, devices=tuple(devices))
 
 
 def _number_or_none(value: float | str) -> float | None:
@@ -174,7 +201,33 @@ def _device_model(
         stay_s=device.ev.stay_s if device.ev else None,
         seen_by_meter=seen_by_meter,
         stale_after_s=_stale_after_s(profile) or site.control.stale_after_s,
+        reverted_w=_reverted_w(profile, rating),
+        reverts_from_s=max((_reverts_s(device, profile) or 0.0) - (control.refresh_s if control else 0.0), 0.0),
+        reverts_by_s=_reverts_s(device, profile) or 0.0,
     )
+
+
+def _reverts_s(device: DeviceSite, profile: Profile) -> float | None:
+    """How long after the last write the device reverts; None where it never does."""
+    if profile.on_silence.behaviour == "hold":
+        return None
+    armed_s = profile.control.reversion_s if profile.control is not None else None
+    return (device.reversion_s if profile.on_silence.settable else None) or armed_s or profile.on_silence.after_s
+
+
+def _reverted_w(profile: Profile, rating_w: float) -> tuple[float, float] | None:
+    """What silence leaves a device: everything that its kind can, or up to the value for one that takes ceilings."""
+    silence, kind = profile.on_silence, profile.kind
+    if silence.behaviour == "hold":
+        return None
+    least_w = 0.0 if kind in (DeviceKind.CHARGER, DeviceKind.RELAY) else -rating_w
+    most_w = 0.0 if kind is DeviceKind.INVERTER else rating_w
+    if silence.behaviour == "unlimited" or silence.value_w is None:
+        return least_w, most_w
+    value_w = min(max(silence.value_w, least_w), most_w)
+    if profile.control is not None and profile.control.power == "ceiling":
+        return min(value_w, 0.0), max(value_w, 0.0)
+    return value_w, value_w
 
 
 def _stale_after_s(profile: Profile) -> float | None:

@@ -57,10 +57,14 @@ class OverrideInForce(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class OrdersInForce:
-    """Everything from outside that directs this cycle; `fallback_reason` is empty while every parent is heard."""
+    """Everything from outside that directs this cycle; `fallback_reason` is empty while every parent is heard.
+
+    `meter_released`: the id of an operator's word that the meter is good, which ends a latched fail-safe once.
+    """
 
     limits: tuple[LimitInForce, ...] = ()
     dispatch: DispatchInForce | None = None
     regulation: RegulationInForce | None = None
     overrides: tuple[OverrideInForce, ...] = ()
     fallback_reason: str = ""
+    meter_released: str = ""

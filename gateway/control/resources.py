@@ -61,7 +61,14 @@ _BAD: Final = Quality.BAD
 _BATTERY: Final = DeviceKind.BATTERY
 _CHARGER: Final = DeviceKind.CHARGER
 _INVERTER: Final = DeviceKind.INVERTER
-_WITH_A_CAR: Final = (ChargingState.B, ChargingState.C, ChargingState.D)
+# A third of the time of `Resource(...)`, and there is one for every device of every cycle.
+_new: Final = tuple.__new__
+_WITH_A_CAR: Final = frozenset(state.value for state in (ChargingState.B, ChargingState.C, ChargingState.D))
+_NO_CAR: Final = Bound(0.0, "no car")
+_STATE_UNKNOWN: Final = Bound(0.0, "charging state unknown")
+_SOC_UNKNOWN: Final = Bound(0.0, "state of charge unknown")
+_FULL: Final = Bound(0.0, "full")
+_EMPTY: Final = Bound(0.0, "empty")
 
 
 class Resource(NamedTuple):
@@ -92,8 +99,11 @@ class ResourceMemory:
     still_since: dict[str, tuple[float, float]] = field(default_factory=dict)
     held_until_s: dict[str, float] = field(default_factory=dict)
 
-    def stuck(self, model: DeviceModel, now_s: float, power_w: float) -> bool:
-        """Whether a device stands still far from what it was asked for; it is then left as it is for `STUCK_HOLD_S`."""
+    def stuck(self, model: DeviceModel, now_s: float, measured_s: float, power_w: float) -> bool:
+        """Whether a device stands still far from what it was asked for; it is then left as it is for `STUCK_HOLD_S`.
+
+        Only a sample tells that was measured long enough after the asking.
+        """
         if now_s < self.held_until_s.get(model.name, now_s):
             return True
         asked_w = self.asked_w.get(model.name, power_w)
@@ -101,7 +111,7 @@ class ResourceMemory:
         if abs(power_w - asked_w) <= FAR_PU * model.rating_w or abs(power_w - stood_w) > STILL_PU * model.rating_w:
             since_s, stood_w = now_s, power_w
         self.still_since[model.name] = since_s, stood_w
-        if now_s - since_s <= STUCK_S + 3.0 * (model.tr90_s + model.dead_time_s):
+        if measured_s - since_s <= STUCK_S + 3.0 * (model.tr90_s + model.dead_time_s):
             return False
         del self.still_since[model.name]
         self.held_until_s[model.name] = now_s + STUCK_HOLD_S
@@ -116,7 +126,7 @@ class ResourceMemory:
         if model.ceiling:
             self.commanded(model.name, now_s, abs(setpoint_w))
 
-    def takes_little(self, model: DeviceModel, now_s: float, power_w: float) -> bool:
+    def takes_little(self, model: DeviceModel, now_s: float, measured_s: float, power_w: float) -> bool:
         """Whether a car draws less than the least current that can be offered, so that its own power is all to expect.
 
         While an import limit presses, a car that may charge keeps its room for `WAKE_S`: power is granted after the
@@ -129,7 +139,7 @@ class ResourceMemory:
         if model.name not in self.offered_since_s and ceilings and ceilings[-1][1] >= model.minimum_w:
             self.offered_since_s[model.name] = now_s
         since_s = self.offered_since_s.get(model.name)
-        waited = since_s is not None and now_s - since_s > WAKE_S + model.dead_time_s + model.tr90_s
+        waited = since_s is not None and measured_s - since_s > WAKE_S + model.dead_time_s + model.tr90_s
         return waited or not self.import_presses
 
     def commanded(self, device: str, now_s: float, ceiling_w: float) -> None:
@@ -144,8 +154,9 @@ class ResourceMemory:
         It is not when it stays below every ceiling of its response window.
         """
         since_s = measured_s - model.dead_time_s - 2.0 * model.tr90_s - SAMPLE_SLACK_S
+        reached_w = magnitude_w + ceiling_headroom_w(model) / 2.0
         for at_s, ceiling_w in reversed(self.ceilings.get(model.name, ())):
-            if at_s <= measured_s and magnitude_w >= ceiling_w - ceiling_headroom_w(model) / 2.0:
+            if at_s <= measured_s and reached_w >= ceiling_w:
                 return True
             if at_s <= since_s:
                 return False
@@ -167,24 +178,24 @@ def _resource(model: DeviceModel, image: Image, stale_after_s: float, memory: Re
     sample = device.sample(POWER_W)
     power = number_in(sample, now_s, model.stale_after_s or stale_after_s)
     _, quality, measured_s = sample
-    if power is None or abs(power) > 1.5 * model.rating_w:
+    if power is None or not abs(power) <= 1.5 * model.rating_w:
         return _unusable(model, None, measured_s, _BAD, "no good power")
     if not model.controllable or not device.present:
         reason = "read-only" if not model.controllable else "lost"
         return _unusable(model, power, measured_s, quality, reason)
     lower, upper, curve = _protected(model, device, now_s, memory)
-    if not model.ceiling and memory.stuck(model, now_s, power):
+    if not model.ceiling and memory.stuck(model, now_s, measured_s, power):
         here = Bound(power, "does not follow")
         return Resource(model, power, measured_s, quality, True, here, here, curve)
     charger = model.kind is _CHARGER
     if charger and now_s < memory.held_until_s.get(model.name, 0.0):
         lower = upper = Bound(0.0, "paused")
-    if charger and upper.value_w > 0.0 and memory.takes_little(model, now_s, power):
+    if charger and upper.value_w > 0.0 and memory.takes_little(model, now_s, measured_s, power):
         upper = Bound(max(power, 0.0), TAKES_LITTLE)
         lower = Bound(min(lower.value_w, upper.value_w), lower.source)
     elif model.ceiling:
         lower, upper = _available(model, power, measured_s, lower, upper, memory)
-    return Resource(model, power, measured_s, quality, True, lower, upper, curve)
+    return _new(Resource, (model, power, measured_s, quality, True, lower, upper, curve))
 
 
 def _unusable(model: DeviceModel, power_w: float | None, measured_s: float, quality: Quality, reason: str) -> Resource:
@@ -195,11 +206,13 @@ def _unusable(model: DeviceModel, power_w: float | None, measured_s: float, qual
 def _protected(
     model: DeviceModel, device: DeviceImage, now_s: float, memory: ResourceMemory
 ) -> tuple[Bound, Bound, Curve]:
-    if model.kind is _BATTERY:
-        return (*_battery_bounds(model, device, now_s), model.curve)
     if model.kind is _CHARGER:
         return _charger_bounds(model, device, now_s, memory)
-    return (*_site_bounds(model.min_w, model.max_w), model.curve)
+    if model.kind is _BATTERY:
+        lower, upper = _battery_bounds(model, device, now_s)
+    else:
+        lower, upper = _site_bounds(model.min_w, model.max_w)
+    return lower, upper, model.curve
 
 
 @lru_cache(BOUNDS_KEPT)
@@ -213,7 +226,7 @@ def _battery_bounds(model: DeviceModel, device: DeviceImage, now_s: float) -> tu
     lower, upper = _site_bounds(model.min_w, model.max_w)
     soc = device.number(SOC, now_s, SLOW_POINT_STALE_S)
     if soc is None or not 0.0 <= soc <= 1.0:
-        return Bound(0.0, "state of charge unknown"), Bound(0.0, "state of charge unknown")
+        return _SOC_UNKNOWN, _SOC_UNKNOWN
     most = device.number(MAX_CHARGE_W, now_s, SLOW_POINT_STALE_S)
     least = device.number(MAX_DISCHARGE_W, now_s, SLOW_POINT_STALE_S)
     if most is not None and most < upper.value_w:
@@ -221,9 +234,9 @@ def _battery_bounds(model: DeviceModel, device: DeviceImage, now_s: float) -> tu
     if least is not None and -least > lower.value_w:
         lower = Bound(min(-least, 0.0), "battery's discharge limit")
     if soc >= model.soc_max:
-        upper = Bound(0.0, "full")
+        upper = _FULL
     if soc <= model.soc_min:
-        lower = Bound(0.0, "empty")
+        lower = _EMPTY
     return lower, upper
 
 
@@ -231,21 +244,20 @@ def _charger_bounds(
     model: DeviceModel, device: DeviceImage, now_s: float, memory: ResourceMemory
 ) -> tuple[Bound, Bound, Curve]:
     """An idle socket is held at 0; a car gets up to the rating, and what its departure needs is worth most."""
-    nothing = Bound(0.0, "no car")
-    state = device.sample(CHARGING_STATE)
-    known = state.quality is not _BAD and now_s - state.measured_s <= SLOW_POINT_STALE_S
-    if not known or state.value not in _WITH_A_CAR:
+    value, quality, measured_s = device.sample(CHARGING_STATE)
+    known = quality is not _BAD and now_s - measured_s <= SLOW_POINT_STALE_S
+    if not known or value not in _WITH_A_CAR:
         memory.plugged_in_s.pop(model.name, None)
         memory.offered_since_s.pop(model.name, None)
         memory.held_until_s.pop(model.name, None)
-        nothing = nothing if known else Bound(0.0, "charging state unknown")
+        nothing = _NO_CAR if known else _STATE_UNKNOWN
         return nothing, nothing, model.curve
     since_s = memory.plugged_in_s.setdefault(model.name, now_s)
     lower, upper = _site_bounds(max(model.min_w, 0.0), model.max_w)
     if model.needed_wh is None or model.stay_s is None:
         return lower, upper, model.curve
     charged = device.number(SESSION_ENERGY_WH, now_s, SLOW_POINT_STALE_S) or 0.0
-    left_wh = max(model.needed_wh - charged, 0.0)
+    left_wh = max(0.0, model.needed_wh - charged)
     left_s = max(since_s + model.stay_s - now_s, 1.0)
     return lower, upper, curve_with_need(model.curve, min(left_wh * 3600.0 / left_s, model.max_w))
 
@@ -278,10 +290,10 @@ def _available(
         shown_w += ceiling_headroom_w(model)
     if model.kind is _INVERTER:
         if -shown_w > lower.value_w:
-            lower = Bound(-shown_w, "available power")
+            lower = _new(Bound, (-shown_w, "available power"))
     else:
         # A car that has not begun is expected to take the least current, and a little more for the hysteresis.
         most_w = max(shown_w, model.minimum_w + ceiling_headroom_w(model))
         if most_w < upper.value_w:
-            upper = Bound(most_w, "what the car takes")
+            upper = _new(Bound, (most_w, "what the car takes"))
     return lower, upper

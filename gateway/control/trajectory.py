@@ -14,9 +14,9 @@ from typing import Final, NamedTuple
 
 LN_10: Final = 2.302585092994046
 
-FASTEST: Final = 0.5
-SLOWEST: Final = 2.0
-"""The real lag is between these multiples of the declared one."""
+FASTEST: Final = 0.45
+SLOWEST: Final = 2.2
+"""The real lag is between these multiples of the declared one: a factor of two, and a tenth for the cycles."""
 
 WRITE_SLACK_S: Final = 0.1
 """A command may take this much longer to reach its device: a queue, a bus, one cycle."""
@@ -29,7 +29,10 @@ COMMANDS_KEPT: Final = 128
 COMMANDS_PER_RESPONSE: Final = 32
 """Commands closer than this part of the response are one."""
 
-INTERPOLATED_PU: Final = 0.5
+SAME_COMMAND_PU: Final = 0.002
+"""A command that differs by less of the device's rating is the same."""
+
+INTERPOLATED_PU: Final = 0.05
 """Between samples closer than this part of Tr90 the power is a straight line."""
 
 
@@ -43,7 +46,11 @@ class Span(NamedTuple):
 
 @dataclass(slots=True)
 class Trajectory:
-    """One device's samples and commands, oldest first; `tr90_s` and `dead_time_s` as declared or commissioned."""
+    """One device's samples and commands, oldest first; `tr90_s` and `dead_time_s` as declared or commissioned.
+
+    `arrival_s` after a command even the slowest device that is possible has arrived, to 1 %. `moved_s`: when the last
+    step was commanded, `asked_w` the last command of all.
+    """
 
     tr90_s: float
     dead_time_s: float
@@ -52,11 +59,11 @@ class Trajectory:
     commanded_s: deque[float] = field(default_factory=lambda: deque(maxlen=COMMANDS_KEPT))
     commands_w: deque[float] = field(default_factory=lambda: deque(maxlen=COMMANDS_KEPT))
     moved_s: float = float("-inf")
+    asked_w: float | None = None
+    arrival_s: float = field(init=False)
 
-    @property
-    def arrival_s(self) -> float:
-        """By then even the slowest device that is possible has arrived at a command, to 1 %."""
-        return SLOWEST * (self.dead_time_s + 2.0 * self.tr90_s) + WRITE_SLACK_S
+    def __post_init__(self) -> None:
+        self.arrival_s = SLOWEST * (self.dead_time_s + 2.0 * self.tr90_s) + WRITE_SLACK_S
 
     def add(self, time_s: float, power_w: float) -> None:
         """Append a sample newer than the last; an older or equal one is ignored."""
@@ -70,24 +77,26 @@ class Trajectory:
         times.append(time_s)
         self.powers_w.append(power_w)
 
-    def command(self, now_s: float, power_w: float, tolerance_w: float, step_w: float) -> None:
-        """What the device was asked for; a change below `tolerance_w` is none, one above `step_w` a step."""
+    def command(self, now_s: float, power_w: float, rating_w: float, step_w: float) -> bool:
+        """What the device was asked for. True for a change above `step_w`, after which the device has to settle."""
+        self.asked_w = power_w
         if not self.commands_w:
             self.commanded_s.append(now_s)
             self.commands_w.append(power_w)
             self.moved_s = now_s
-            return
+            return True
         change_w = abs(power_w - self.commands_w[-1])
-        if change_w <= tolerance_w:
-            return
+        if change_w <= SAME_COMMAND_PU * rating_w:
+            return False
         if change_w > step_w:
             self.moved_s = now_s
         apart_s = (self.tr90_s + self.dead_time_s) / COMMANDS_PER_RESPONSE
         if len(self.commands_w) > 1 and now_s - self.commanded_s[-1] < apart_s:
             self.commands_w[-1] = power_w
-            return
-        self.commanded_s.append(now_s)
-        self.commands_w.append(power_w)
+        else:
+            self.commanded_s.append(now_s)
+            self.commands_w.append(power_w)
+        return change_w > step_w
 
     def at(self, time_s: float) -> Span | None:
         """Power at a time, past or future; None without any sample. Before the first sample it is the first one."""
@@ -102,10 +111,23 @@ class Trajectory:
             return Span(powers[0], powers[0], powers[0])
         return self._between(after, time_s)
 
-    def _after(self, from_s: float, power_w: float, to_s: float) -> Span:
-        if to_s <= from_s or self._stays(from_s, power_w):
+    def towards(self, share_w: float, now_s: float, to_s: float, rating_w: float) -> Span | None:
+        """Power at a time to come if `share_w` is asked for now; None without any sample.
+
+        A device that has arrived is where it was asked to be: what it delivers beside that is the integral's part.
+        """
+        if not self.times_s:
+            return None
+        if self.commands_w and abs(share_w - self.commands_w[-1]) <= SAME_COMMAND_PU * rating_w:
+            if self._stays(self.times_s[-1]):
+                return Span(share_w, share_w, share_w)
+            return self._after(self.times_s[-1], self.powers_w[-1], to_s)
+        return self._after(self.times_s[-1], self.powers_w[-1], to_s, (now_s, share_w))
+
+    def _after(self, from_s: float, power_w: float, to_s: float, new: tuple[float, float] | None = None) -> Span:
+        if to_s <= from_s or (new is None and self._stays(from_s)):
             return Span(power_w, power_w, power_w)
-        fast, expected, slow = (self._run(from_s, power_w, to_s, scale) for scale in (FASTEST, 1.0, SLOWEST))
+        fast, expected, slow = (self._run(from_s, power_w, to_s, scale, new) for scale in (FASTEST, 1.0, SLOWEST))
         return Span(min(fast, expected, slow), expected, max(fast, expected, slow))
 
     def _between(self, after: int, time_s: float) -> Span:
@@ -114,27 +136,33 @@ class Trajectory:
         before_w, after_w = self.powers_w[after - 1], self.powers_w[after]
         share = (time_s - from_s) / (to_s - from_s)
         straight = before_w + share * (after_w - before_w)
-        if to_s - from_s <= INTERPOLATED_PU * self.tr90_s or self._stays(from_s, before_w):
+        if to_s - from_s <= INTERPOLATED_PU * self.tr90_s or self._stays(from_s):
             return Span(straight, straight, straight)
         bent = [
             self._run(from_s, before_w, time_s, scale) + share * (after_w - self._run(from_s, before_w, to_s, scale))
             for scale in (FASTEST, 1.0, SLOWEST)
         ]
-        return Span(min(bent), bent[1], max(bent))
+        # The dead time may have ended at any time in between.
+        return Span(min(*bent, before_w, after_w), bent[1], max(*bent, before_w, after_w))
 
-    def _stays(self, time_s: float, power_w: float) -> bool:
+    def _stays(self, time_s: float) -> bool:
         """Whether a device that was measured then has arrived; where it came to rest is where it stays."""
         return not self.commands_w or time_s - self.commanded_s[-1] >= self.arrival_s
 
-    def _run(self, from_s: float, power_w: float, to_s: float, scale: float) -> float:
-        """Where a device whose lag is `scale` times the declared one is at `to_s`."""
+    def _run(
+        self, from_s: float, power_w: float, to_s: float, scale: float, new: tuple[float, float] | None = None
+    ) -> float:
+        """Where a device whose lag is `scale` times the declared one is at `to_s`; `new` comes after the commands."""
         tau_s = self.tr90_s * scale / LN_10
         dead_s = self.dead_time_s * scale + (WRITE_SLACK_S if scale > 1.0 else 0.0)
         heading_w: float | None = None
         later: list[tuple[float, float]] = []
+        if new is not None and new[0] + dead_s < to_s:
+            later.append((max(new[0] + dead_s, from_s), new[1]))
         for issued_s, asked_w in zip(reversed(self.commanded_s), reversed(self.commands_w), strict=True):
             if issued_s + dead_s <= from_s:
-                heading_w = asked_w
+                # Where a device had arrived long ago, a newer command has moved it away from; it does not go back.
+                heading_w = asked_w if issued_s + self.arrival_s > from_s else None
                 break
             if issued_s + dead_s < to_s:
                 later.append((issued_s + dead_s, asked_w))
@@ -147,20 +175,21 @@ class Trajectory:
             return power_w
         return heading_w + (power_w - heading_w) * exp(-(to_s - at_s) / tau_s)
 
-    def heading(self, share_w: float, now_s: float, to_s: float, tolerance_w: float) -> Span | None:
-        """Power at `to_s` if `share_w` is asked for now; None without any sample. Leaves the history as it is."""
-        if self.commands_w and abs(share_w - self.commands_w[-1]) <= tolerance_w:
-            return self.at(to_s)
-        self.commanded_s.append(now_s)
-        self.commands_w.append(share_w)
-        span = self.at(to_s)
-        self.commanded_s.pop()
-        self.commands_w.pop()
-        return span
-
-    def settled(self, time_s: float) -> bool:
-        """Whether a sample of that time shows what the last step came to."""
-        return time_s - self.moved_s >= self.arrival_s
+    def steady_w(self, time_s: float, within_w: float) -> float | None:
+        """The command that a sample of that time answers, if it had all the time that it takes; None while it moved."""
+        if time_s - self.moved_s < self.arrival_s or not self.commanded_s:
+            return None
+        if self.commanded_s[-1] <= time_s - self.arrival_s:
+            return self.asked_w
+        asked: list[float] = []
+        for issued_s, asked_w in zip(reversed(self.commanded_s), reversed(self.commands_w), strict=True):
+            if issued_s <= time_s:
+                asked.append(asked_w)
+                if issued_s <= time_s - self.arrival_s:
+                    break
+        if not asked or max(asked) - min(asked) > within_w:
+            return None
+        return self.asked_w if asked[0] == self.commands_w[-1] else asked[0]
 
     def asked_since(self, time_s: float) -> list[float]:
         """The commands from that time on, and the one in force then."""

@@ -107,6 +107,8 @@ class OrderBook:
     dispatcher: str | None = None
     epoch: int = 0
     refused: int = 0
+    meter_released: str = ""
+    clock_trusted: bool = True
     _held: list[HeldOrder] = field(default_factory=list)
     _overrides: dict[str, HeldOverride] = field(default_factory=dict)
     _regulation: RegulationInForce | None = None
@@ -132,7 +134,9 @@ class OrderBook:
         parent.heard_s, parent.sequence = self.clock(), sequence
 
     def take_limit(self, source: str, order: LimitOrder) -> list[Outcome]:
-        """Accept a limit; raises Refused."""
+        """Accept a limit; raises Refused. While the wall clock is not trusted, only what tightens is taken."""
+        if not self.clock_trusted and self._relaxes(source, order):
+            raise Refused("the wall clock is not trusted: a limit may be tightened now, not relaxed")
         held = self._admit(source, Down.LIMITS, order)
         replaced = [
             other
@@ -143,6 +147,24 @@ class OrderBook:
             and (other.starts_s >= held.starts_s or held.starts_s <= held.received_s)
         ]
         return self._put(held, replaced)
+
+    def _relaxes(self, source: str, order: LimitOrder) -> bool:
+        """Whether an order leaves more than what its source has in force, at its start or at its end."""
+        now_s = self.clock()
+        values = [
+            held.message.value
+            for held in self._held
+            if isinstance(held.message, LimitOrder)
+            and held.source == source
+            and held.message.quantity is order.quantity
+            and held.holds(now_s)
+        ]
+        if not values or values[0] == "unlimited":
+            return False
+        # The fallback holds for what is unknown; a number may be more than that.
+        return order.value != "unknown" and (
+            not isinstance(values[0], float) or not isinstance(order.value, float) or order.value > values[0]
+        )
 
     def take_dispatch(self, source: str, order: DispatchOrder) -> list[Outcome]:
         """Accept a dispatch from the one parent that has authority, in its epoch; raises Refused."""
@@ -201,14 +223,13 @@ class OrderBook:
         )
 
     def release(self, device: str | None = None) -> list[str]:
-        """End the operator's overrides of a device, or (None) all of them and the operator's limits; their ids."""
+        """End the operator's overrides of a device, or (None) of all; their ids."""
         names = [device] if device is not None else list(self._overrides)
-        ended = [self._overrides.pop(name).in_force.order_id for name in names if name in self._overrides]
-        if device is None:
-            for held in [held for held in self._held if held.source == OPERATOR]:
-                self._held.remove(held)
-                ended.append(held.message.id)
-        return ended
+        return [self._overrides.pop(name).in_force.order_id for name in names if name in self._overrides]
+
+    def withdraw(self, source: str, reason: str) -> list[Outcome]:
+        """End every order of a source."""
+        return self._drop([held for held in self._held if held.source == source], reason)
 
     def overrides(self) -> tuple[HeldOverride, ...]:
         """The operator's words on devices."""
@@ -324,6 +345,7 @@ class OrderBook:
             self._regulation if dispatch is not None else None,
             tuple(held.in_force for held in self._overrides.values()),
             self._fallback_reason(now_s),
+            self.meter_released,
         )
 
     def _fallback_reason(self, now_s: float) -> str:
@@ -393,11 +415,14 @@ class OrderBook:
             "limits": lambda source, raw: self.take_limit(source, LimitOrder.model_validate(raw)),
             "dispatch": lambda source, raw: self.take_dispatch(source, DispatchOrder.model_validate(raw)),
         }
+        # What was taken before is taken up again, whatever is thought of the clock now.
+        trusted, self.clock_trusted = self.clock_trusted, True
         for item in dumped.get("orders", ()):
             try:
                 takers[item["kind"]](item["source"], item["message"])
             except (Refused, ValueError, KeyError, TypeError) as error:
                 problems.append(str(error).splitlines()[0] if str(error) else repr(error))
+        self.clock_trusted = trusted
         for item in dumped.get("overrides", ()):
             try:
                 self._restore_override(item)

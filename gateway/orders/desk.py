@@ -77,6 +77,10 @@ class OrderDesk:
             self._conclude(outcome, None, None)
         return self.book.in_force()
 
+    def conclude(self, outcome: Outcome) -> None:
+        """Journal and acknowledge what became of an order by something else than a parent's message."""
+        self._conclude(outcome, None, None)
+
     def measure(self, decision: Decision) -> None:
         """Account one cycle to the orders in force."""
         dt_s = 0.0 if self._last_s is None else min(decision.now_s - self._last_s, 1.0)

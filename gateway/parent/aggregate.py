@@ -6,7 +6,6 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from math import ceil, floor
 from typing import Final, Literal
-from uuid import uuid4
 
 from config.messages import Compliance, CurvePointMessage, Offer, OfferInterval, Telemetry
 from config.vocabulary import (
@@ -90,7 +89,7 @@ def compliance(decision: Decision) -> Compliance:
     return Compliance(state="compliant")
 
 
-def offer(model: SiteModel, image: Image, decision: Decision, utc_s: float) -> Offer | None:
+def offer(model: SiteModel, image: Image, decision: Decision, utc_s: float, offer_id: str) -> Offer | None:
     """The layer's curve for the next interval, from the resources' present bounds; None before anything is measured."""
     if decision.rest_lower_w is None or decision.rest_upper_w is None:
         return None
@@ -122,7 +121,7 @@ def offer(model: SiteModel, image: Image, decision: Decision, utc_s: float) -> O
         energy_down_wh=round(down_wh, -2),
     )
     return Offer(
-        id=uuid4().hex,
+        id=offer_id,
         issued_at=utc_datetime(utc_s),
         expires_at=utc_datetime(start) + timedelta(seconds=OFFER_INTERVAL_S),
         intervals=(interval,),

@@ -6,12 +6,11 @@ import asyncio
 import os
 import random
 import socket
-import ssl
 from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from itertools import count
-from typing import Final
+from typing import Any, Final
 
 import aiomqtt
 import structlog
@@ -21,6 +20,7 @@ from config.site import MqttBroker
 from config.strict import Strict
 from config.vocabulary import UtcClock
 from drivers.backoff import Backoff
+from drivers.tls import broker_context, refused_certificate
 from gateway.parent.aggregate import utc_datetime
 
 ACKNOWLEDGEMENTS_KEPT: Final = 1000
@@ -28,6 +28,7 @@ INCOMING_KEPT: Final = 1000
 PUBLISH_TIMEOUT_S: Final = 2.0
 CANCEL_AGAIN_S: Final = 1.0
 CONNECT_TIMEOUT_S: Final = 5.0
+PROBE_TIMEOUT_S: Final = 1.0
 AT_ONCE: Final = (socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
 """Without it a message that follows another waits for the peer's delayed acknowledgement, about 40 ms."""
 
@@ -41,7 +42,8 @@ class MqttParent:
     """Talks to one parent. `layer` and `source` make the topics; `handle` gets each payload as it came.
 
     While the broker is away acknowledgements and telemetry wait, at most `ACKNOWLEDGEMENTS_KEPT` and
-    `telemetry_backlog`, the oldest dropped and counted; offers and heartbeats do not wait.
+    `telemetry_backlog`, the oldest dropped and counted; offers and heartbeats do not wait. `rng` draws the pauses
+    between connections; `new_client` is called in place of aiomqtt's.
     """
 
     layer: str
@@ -51,6 +53,8 @@ class MqttParent:
     utc: UtcClock
     heartbeat_interval_s: float
     telemetry_backlog: int
+    new_client: Callable[..., Any] | None = None
+    rng: random.Random = field(default_factory=random.Random)
     connected: bool = False
     reconnects: int = 0
     dropped: int = 0
@@ -85,7 +89,7 @@ class MqttParent:
     async def run(self) -> None:
         """Connect, serve and reconnect until cancelled."""
         log = structlog.get_logger().bind(parent=self.source)
-        backoff = Backoff(random.Random(), first_s=0.1, cap_s=1.0)
+        backoff = Backoff(self.rng, first_s=0.1, cap_s=1.0)
         while True:
             serving = asyncio.create_task(self._serve(backoff), name=f"parent {self.source} connection")
             try:
@@ -93,19 +97,23 @@ class MqttParent:
             finally:
                 await _ended(serving)
             reason = _reason(serving)
+            if not self.connected:
+                reason = await refused_certificate(self.broker, PROBE_TIMEOUT_S) or reason
             if not self.reason:
                 log.warning("parent lost", reason=reason)
             self.connected, self.reason = False, reason
             await asyncio.sleep(backoff.pause_s())
 
     async def _serve(self, backoff: Backoff) -> None:
+        password = _password(self.broker)
+        context = await broker_context(self.broker, CONNECT_TIMEOUT_S)
         async with (
-            aiomqtt.Client(
+            (self.new_client or aiomqtt.Client)(
                 self.broker.host,
                 self.broker.port,
                 username=self.broker.username,
-                password=_password(self.broker),
-                tls_context=_tls_context(self.broker),
+                password=password,
+                tls_context=context,
                 identifier=f"lamina-{self.layer}-{self.source}-{os.getpid()}",
                 socket_options=(AT_ONCE,),
                 keepalive=10,
@@ -188,16 +196,3 @@ def _password(broker: MqttBroker) -> str | None:
     if password is None:
         raise ValueError(f"the environment has no {broker.password_env}, which is to hold the broker's password")
     return password
-
-
-def _tls_context(broker: MqttBroker) -> ssl.SSLContext | None:
-    if broker.tls is None:
-        return None
-    try:
-        context = ssl.create_default_context(cafile=broker.tls.ca_file)
-        if broker.tls.cert_file:
-            context.load_cert_chain(broker.tls.cert_file, broker.tls.key_file)
-    except OSError as error:
-        files = ", ".join(filter(None, (broker.tls.ca_file, broker.tls.cert_file, broker.tls.key_file)))
-        raise ValueError(f"TLS files {files}: {error}") from error
-    return context

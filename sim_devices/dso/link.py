@@ -8,7 +8,7 @@ import random
 import socket
 import ssl
 from collections.abc import Callable
-from typing import Final
+from typing import Any, Final
 
 from aiomqtt import Client, Message, MqttError
 
@@ -58,7 +58,7 @@ class BrokerLink:
     """Stays connected and subscribed to one filter; hands on what arrives.
 
     `on_message` and `on_state` (connected, reason) are called in the loop and must return at once; a state is told once
-    for each transition.
+    for each transition. `new_client` is called in place of aiomqtt's, `rng` draws the pauses between attempts.
     """
 
     def __init__(
@@ -69,6 +69,8 @@ class BrokerLink:
         identifier: str,
         on_message: Callable[[Message], None],
         on_state: Callable[[bool, str], None],
+        new_client: Callable[..., Any] = Client,
+        rng: random.Random | None = None,
     ) -> None:
         self.connected = asyncio.Event()
         self._broker = broker
@@ -78,8 +80,9 @@ class BrokerLink:
         self._identifier = identifier
         self._on_message = on_message
         self._on_state = on_state
-        self._client: Client | None = None
-        self._random = random.Random()
+        self._client: Any = None
+        self._random = rng or random.Random()
+        self._make_client = new_client
 
     async def run(self) -> None:
         """Connect, receive and reconnect until cancelled."""
@@ -114,9 +117,9 @@ class BrokerLink:
         await self._client.publish(topic, payload, qos=qos, retain=False)
         _raise_if_cancelled()
 
-    def _new_client(self) -> Client:
+    def _new_client(self) -> Any:
         # What a lost client still holds of unacknowledged messages is dropped with it: none is sent a second time.
-        return Client(
+        return self._make_client(
             self._broker.host,
             self._broker.port,
             username=self._broker.username,

@@ -138,9 +138,10 @@ class RegulationStep(Strict):
 
 
 class Script(Strict):
-    """Phases, orders and regulation of one run."""
+    """Phases, orders and regulation of one run; `shortest_s` is the least duration that it makes sense in."""
 
     title: str = ""
+    shortest_s: Positive = SHORTEST_S
     phases: Annotated[tuple[Phase, ...], Field(min_length=1)]
     orders: tuple[OrderStep, ...] = ()
     regulation: tuple[RegulationStep, ...] = ()
@@ -239,8 +240,8 @@ def load_signal(name: str, beside: Path | None = None) -> tuple[float, ...]:
 
 def check_timing(script: Script, duration_s: float, heartbeat_timeout_s: float) -> None:
     """Raises ScriptError where the duration is too short for the script to mean what it says."""
-    if duration_s < SHORTEST_S:
-        raise ScriptError(f"duration {duration_s:g} s: a script needs at least {SHORTEST_S:g} s")
+    if duration_s < script.shortest_s:
+        raise ScriptError(f"duration {duration_s:g} s: a script needs at least {script.shortest_s:g} s")
     for start, end in script.silences():
         lasts_s = (end - start) * duration_s
         if lasts_s < heartbeat_timeout_s + FALLBACK_SEEN_S:

@@ -7,12 +7,13 @@ import os
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from random import Random
 from typing import Any, Final, NamedTuple
 
-from aiomqtt import Message, MqttError
+from aiomqtt import Client, Message, MqttError
 
 from config.site import MqttBroker
-from config.vocabulary import Clock
+from config.vocabulary import Clock, UtcClock
 from sim_devices.dso.expectations import UnexpectedError, read
 from sim_devices.dso.judgement import Acknowledgements, Answer, AwaitedAnswer, Checks, LayerWatch
 from sim_devices.dso.link import BrokerLink
@@ -94,6 +95,10 @@ class DsoTwin:
         beside: Path | None = None,
         on_connected: Callable[[], None] = lambda: None,
         clock: Clock = time.monotonic,
+        utc_clock: UtcClock = time.time,
+        new_client: Callable[..., Any] = Client,
+        rng: Random | None = None,
+        on_started: Callable[[], None] = lambda: None,
     ) -> None:
         check_timing(script, settings.duration_s, settings.heartbeat_timeout_s)
         interval_s = min(LONGEST_HEARTBEAT_INTERVAL_S, settings.heartbeat_timeout_s / HEARTBEATS_PER_TIMEOUT)
@@ -102,8 +107,8 @@ class DsoTwin:
         self._log = log
         self._clock = clock
         self._script_clock = ScriptClock(settings.speed, clock)
-        run = format(int(time.time() * 1000), "x")
-        self._writer = Writer(settings.source, settings.rating_w, run, settings.epoch, settings.speed)
+        run = format(int(utc_clock() * 1000), "x")
+        self._writer = Writer(settings.source, settings.rating_w, run, settings.epoch, settings.speed, utc_clock)
         self._topic = f"lamina/v1/{settings.layer}/{settings.source}"
         self._link = BrokerLink(
             settings.broker,
@@ -111,8 +116,11 @@ class DsoTwin:
             identifier=f"{settings.source}-twin-{os.getpid()}-{run}",
             on_message=self._received,
             on_state=self._link_state,
+            new_client=new_client,
+            rng=rng,
         )
         self._on_connected = on_connected
+        self._on_started = on_started
         self._layer_seen = asyncio.Event()
         self._watch = LayerWatch()
         self._acknowledgements = Acknowledgements()
@@ -131,6 +139,7 @@ class DsoTwin:
     async def _play(self) -> None:
         await self._wait_for_layer()
         self._script_clock.start()
+        self._on_started()
         async with asyncio.TaskGroup() as judging:
             for action in self._actions:
                 await self._script_clock.reach(action.at_s)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import Enum
 from typing import Final, TypeAlias
 
@@ -30,7 +30,10 @@ class Fate(Enum):
 
 @dataclass(slots=True)
 class Passage:
-    """A piece on its way: the bytes to arrive, and how. `frame` is what they are, as long as they are a whole frame."""
+    """A piece on its way: the bytes to arrive, and how. `frame` is what they are, as long as they are a whole frame.
+
+    `also` goes out right after it. `service_s`: how long whoever passes it on is busy with it.
+    """
 
     direction: Direction
     raw: bytes
@@ -41,6 +44,8 @@ class Passage:
     bytes_per_s: float = 0.0
     slice_size: int = 0
     gap_s: float = 0.0
+    service_s: float = 0.0
+    also: list[tuple[Direction, bytes]] = field(default_factory=list)
 
 
 Effect: TypeAlias = Callable[[ActiveFault, Passage], bool]
@@ -83,6 +88,11 @@ def _duplicate(_: ActiveFault, passage: Passage) -> bool:
     return True
 
 
+def _slow(active: ActiveFault, passage: Passage) -> bool:
+    passage.service_s += active.number("delay_s")
+    return True
+
+
 EFFECTS: Final[Mapping[str, Effect]] = {
     "cut": _fate(Fate.BREAKS),
     "black_hole": _fate(Fate.VANISHES),
@@ -93,6 +103,8 @@ EFFECTS: Final[Mapping[str, Effect]] = {
     "bandwidth": _bandwidth,
     "slicing": _slicing,
     "duplicate": _duplicate,
+    "out_of_order": _fate(Fate.AFTER_NEXT_REPLY),
+    "broker_slow": _slow,
 }
 
 _COUNTERPARTS: Final = {

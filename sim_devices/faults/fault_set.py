@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import math
 from collections import deque
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from random import Random
 from typing import Any, Final
 
 from config.vocabulary import Clock
-from sim_devices.faults.fault import Fault, FaultError, make_fault
+from sim_devices.faults.fault import Fault, FaultError, Target, make_fault
+from sim_devices.faults.frames import Frame
 from sim_devices.faults.registry import Direction
 
 MOST_FAULTS: Final = 1000
@@ -17,15 +18,21 @@ REMEMBERED: Final = 100
 
 
 class ActiveFault:
-    """A fault in force; `acted` counts how often it has changed anything."""
+    """A fault in force; `acted` counts how often it has changed anything, `memory` is what it must not forget.
 
-    __slots__ = ("_rng", "acted", "ends_s", "fault", "id", "name", "removed")
+    `target` is the name of what it was set on.
+    """
 
-    def __init__(self, number: int, fault: Fault, rng: Random, ends_s: float) -> None:
+    __slots__ = ("_rng", "acted", "began_s", "ends_s", "fault", "id", "memory", "name", "removed", "target")
+
+    def __init__(self, number: int, fault: Fault, rng: Random, began_s: float, ends_s: float, target: str = "") -> None:
         self.id = number
+        self.target = target
         self.fault = fault
         self.name = fault.kind.name
+        self.began_s = began_s
         self.ends_s = ends_s
+        self.memory: dict[Any, Any] = {}
         self.acted = 0
         self.removed = False
         self._rng = rng
@@ -40,12 +47,19 @@ class ActiveFault:
         spent = self.fault.count is not None and self.acted >= self.fault.count
         return not (self.removed or spent or now_s >= self.ends_s)
 
-    def meets(self, direction: Direction, unit: int | None, function: int | None) -> bool:
-        """Whether it is about such bytes; unit and function are None for bytes that are no frame."""
+    @property
+    def down_until_s(self) -> float:
+        """Until when nobody answers."""
+        return self.began_s + self.number("down_s") if self.fault.kind.goes_down else -math.inf
+
+    def meets(self, direction: Direction, frame: Frame | None) -> bool:
+        """Whether it is about such bytes; None for bytes that are no frame."""
         fault = self.fault
-        if direction not in fault.directions or (fault.needs_frames and unit is None):
+        if direction not in fault.directions:
             return False
-        return fault.unit in (None, unit) and fault.function in (None, function)
+        if frame is None or not frame.is_subject:
+            return not fault.needs_frames
+        return fault.unit in (None, frame.unit) and fault.function in (None, frame.function)
 
     def strikes(self) -> bool:
         """Draw whether it acts this time."""
@@ -60,18 +74,22 @@ class ActiveFault:
     def as_json(self, now_s: float) -> dict[str, Any]:
         """What it is and what it has done."""
         left = {} if math.isinf(self.ends_s) else {"ends_in_s": round(max(0.0, self.ends_s - now_s), 3)}
-        return {"id": self.id, **self.fault.as_json(), "acted": self.acted, "active": self.alive(now_s), **left}
+        known = {"id": self.id, "target": self.target, **self.fault.as_json()}
+        return known | {"acted": self.acted, "active": self.alive(now_s), **left}
 
 
 class FaultSet:
     """The faults of one link, shared by its connections, in the order in which they were set.
 
     `listeners` are called after each change by command; what ends by time or count is simply not in force any more,
-    and `next_end_s` says when the next one does. The same seed and the same traffic give the same faults.
+    and `next_end_s` says when the next one does. The same seed and the same traffic give the same faults. `struck` is
+    told of each that is set, before the listeners; `understood` says that somebody understands what passes.
     """
 
-    def __init__(self, protocol: str, clock: Clock, seed: int = 0) -> None:
+    def __init__(self, protocol: str, clock: Clock, seed: int | str = 0) -> None:
         self.protocol = protocol
+        self.struck: Callable[[ActiveFault], None] = lambda _: None
+        self.understood = False
         self.listeners: list[Callable[[], None]] = []
         self.last_id = 0
         self._clock = clock
@@ -83,24 +101,34 @@ class FaultSet:
         """Put a fault in force; see `make_fault` for the options. Raises FaultError."""
         return self.set_by(name, options)
 
-    def set_by(self, name: Any, options: Mapping[str, Any]) -> ActiveFault:
-        """Likewise, of options that come from outside."""
-        fault = make_fault(name, self.protocol, options)
+    def set_by(self, name: Any, options: Mapping[str, Any], target: Target | None = None) -> ActiveFault:
+        """Likewise, of options that come from outside, on a target behind this link; None: the link alone is known."""
+        fault = make_fault(name, target or Target((self.protocol,), understood=self.understood), options)
         self._forget_the_spent()
         if len(self._active) >= MOST_FAULTS:
             raise FaultError(f"{name}: {MOST_FAULTS} faults are set already")
-        ends_s = math.inf if fault.duration_s is None else self._clock() + fault.duration_s
+        now_s = self._clock()
+        ends_s = math.inf if fault.duration_s is None else now_s + fault.duration_s
         self.last_id += 1
-        active = ActiveFault(self.last_id, fault, Random(f"{self._seed}/{self.last_id}"), ends_s)
+        rng = Random(f"{self._seed}/{self.last_id}")
+        active = ActiveFault(self.last_id, fault, rng, now_s, ends_s, "" if target is None else target.name)
         self._active.append(active)
+        self.struck(active)
         self._tell()
         if not fault.kind.lasts:
             self._remove(active)
         return active
 
-    def clear(self, number: int | None = None) -> int:
-        """Take the fault of that id (None: all) out of force; how many were. Bytes that they held pass then."""
-        gone = [active for active in self._active if number in (None, active.id)]
+    def clear(self, what: int | str | None = None, names: Collection[str] | None = None) -> int:
+        """Take the fault of that id or name (None: all) out of force; how many were. Bytes that they held pass then.
+
+        `names`: only faults that are about one of these devices, or about the link as a whole.
+        """
+        gone = [
+            active
+            for active in self._active
+            if what in (None, active.id, active.name) and (names is None or active.target in names)
+        ]
         in_force = sum(active.alive(self._clock()) for active in gone)
         for active in gone:
             self._remove(active)
@@ -117,7 +145,10 @@ class FaultSet:
 
     def refusing(self, now_s: float) -> bool:
         """Whether new connections are refused."""
-        return any(active.name == "refuse" and active.alive(now_s) for active in self._active)
+        return any(
+            active.name == "refuse" or (now_s < active.down_until_s and active.fault.cuts_link)
+            for active in self.in_force(now_s)
+        )
 
     def needs_frames(self, direction: Direction, now_s: float) -> bool:
         """Whether a fault in force in that direction acts on whole frames."""
@@ -127,8 +158,10 @@ class FaultSet:
         )
 
     def next_end_s(self, now_s: float) -> float:
-        """When the next fault in force ends by time; infinite when none does."""
-        return min((active.ends_s for active in self._active if active.alive(now_s)), default=math.inf)
+        """When the next fault in force ends by time, or its device is there again; infinite when none does."""
+        alive = self.in_force(now_s)
+        back = (active.down_until_s for active in alive if active.down_until_s > now_s)
+        return min((*(active.ends_s for active in alive), *back), default=math.inf)
 
     def as_json(self) -> list[dict[str, Any]]:
         """Every fault in force, and the last that were."""

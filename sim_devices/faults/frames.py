@@ -1,15 +1,16 @@
-"""Modbus frames in a stream of bytes: where each ends, what it names, and how it is made over.
+"""Frames in a stream of bytes: where each ends, what it names, and how it is made over.
 
 Sources: MODBUS Messaging on TCP/IP Implementation Guide V1.0b, section 3.1.3; MODBUS over Serial Line V1.02, section
-2.5.1; MODBUS Application Protocol V1.1b3, section 6.
+2.5.1; MODBUS Application Protocol V1.1b3, section 6; MQTT 3.1.1, section 2.2; OPC 10000-6, 6.7.2 and 7.1.2.
 """
 
 from __future__ import annotations
 
 import struct
+from collections.abc import Callable
 from typing import Final, NamedTuple, Protocol
 
-from sim_devices.faults.registry import MODBUS_RTU, MODBUS_RTU_TCP, MODBUS_TCP, Direction
+from sim_devices.faults.registry import MODBUS_RTU, MODBUS_RTU_TCP, MODBUS_TCP, MQTT, OPCUA, Direction
 from sim_devices.modbus.pdu import ERROR_BIT, READ_HOLDING, READ_INPUT, WRITE_MULTIPLE, WRITE_SINGLE
 from sim_devices.modbus.rtu_frames import LONGEST, framed, is_whole
 
@@ -20,11 +21,15 @@ _MULTIPLES: Final = (15, WRITE_MULTIPLE)
 
 
 class Frame(NamedTuple):
-    """A whole frame: its bytes, the unit that it names, and its PDU."""
+    """A whole frame: its bytes, the unit that it names, and its PDU, both of Modbus.
+
+    `is_subject`: faults of frames are about it; of MQTT those are its messages, of OPC UA its services.
+    """
 
     raw: bytes
     unit: int
     pdu: bytes
+    is_subject: bool = True
 
     @property
     def function(self) -> int:
@@ -109,11 +114,62 @@ class RtuFraming:
         return framed(frame.unit if unit is None else unit, frame.pdu if pdu is None else pdu)
 
 
+class MqttFraming:
+    """Control packets of MQTT; a packet of 1 MiB or more is no frame here."""
+
+    resynchronizes = False
+    _LONGEST: Final = 1 << 20
+    _PUBLISH: Final = 3
+
+    def length(self, direction: Direction, data: bytes) -> int | None:
+        size = shift = 0
+        for at, byte in enumerate(data[1:5], start=2):
+            size |= (byte & 0x7F) << shift
+            if not byte & 0x80:
+                return at + size if at + size < self._LONGEST and data[0] >> 4 else None
+            shift += 7
+        return 0 if len(data) < 5 else None
+
+    def take(self, raw: bytes) -> Frame:
+        return Frame(raw, 0, raw, is_subject=raw[0] >> 4 == self._PUBLISH)
+
+    def made_over(self, frame: Frame, *, unit: int | None = None, pdu: bytes | None = None) -> bytes:
+        return frame.raw if pdu is None else pdu
+
+
+class UaFraming:
+    """Chunks of OPC UA over TCP; a message that is cut into several passes as it is."""
+
+    resynchronizes = False
+    _TYPES: Final = (b"HEL", b"ACK", b"ERR", b"OPN", b"CLO", b"MSG", b"RHE")
+    _LONGEST: Final = 1 << 24
+
+    def length(self, direction: Direction, data: bytes) -> int | None:
+        if len(data) < 8:
+            return 0
+        size = int.from_bytes(data[4:8], "little")
+        return size if data[:3] in self._TYPES and 8 <= size < self._LONGEST else None
+
+    def take(self, raw: bytes) -> Frame:
+        return Frame(raw, 0, raw, is_subject=raw[:4] == b"MSGF")
+
+    def made_over(self, frame: Frame, *, unit: int | None = None, pdu: bytes | None = None) -> bytes:
+        return frame.raw if pdu is None else pdu
+
+
+_FRAMINGS: Final[dict[str, Callable[[], Framing]]] = {
+    MODBUS_TCP: MbapFraming,
+    MODBUS_RTU: RtuFraming,
+    MODBUS_RTU_TCP: RtuFraming,
+    MQTT: MqttFraming,
+    OPCUA: UaFraming,
+}
+
+
 def framing_of(protocol: str) -> Framing | None:
     """The framing of a protocol as the site file names it; None for one whose frames are not known here."""
-    if protocol == MODBUS_TCP:
-        return MbapFraming()
-    return RtuFraming() if protocol in (MODBUS_RTU, MODBUS_RTU_TCP) else None
+    made = _FRAMINGS.get(protocol)
+    return None if made is None else made()
 
 
 class FrameTracker:

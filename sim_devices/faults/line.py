@@ -11,9 +11,15 @@ from sim_devices.faults.effects import Fate, Passage, apply
 from sim_devices.faults.fault_set import ActiveFault, FaultSet
 from sim_devices.faults.frames import Frame, FrameTracker, framing_of
 from sim_devices.faults.registry import Direction
+from sim_devices.faults.speech import Speech
 
 MOST_LATE: Final = 64
 """Replies that wait for a next request; the oldest are lost."""
+
+MOST_HELD: Final = 1024
+"""Pieces that wait for the proxy's own requests; when more come, these are given up."""
+
+_AT_ONCE: Final = ("reset", "half_open")
 
 
 class Close(Enum):
@@ -58,10 +64,13 @@ class FaultyLine:
 
     Each call returns what is to be done, for each direction in order of time; nothing overtakes in a direction. Between
     calls nothing happens but what `next_due_s` says: then, and whenever the set of faults has changed, call `due`.
+    `speech` understands what is said; without it faults of values don't act.
     """
 
-    def __init__(self, faults: FaultSet) -> None:
+    def __init__(self, faults: FaultSet, speech: Speech | None = None) -> None:
         self._faults = faults
+        self._speech = speech
+        self._held: deque[Frame | bytes] = deque()
         self._framing = framing_of(faults.protocol)
         self._lanes = {way: _Lane(way, FrameTracker(way, self._framing)) for way in Direction}
         self._late: deque[bytes] = deque(maxlen=MOST_LATE)
@@ -80,12 +89,12 @@ class FaultyLine:
                 self._break(acts)
             return acts
         lane = self._lanes[direction]
-        if not self._faults.any_in_force(now_s):
+        if self._speech is None and not self._faults.any_in_force(now_s):
             pieces = lane.tracker.feed(data, now_s, whole=False)
             self._pass_all(lane, pieces, now_s, acts)
             return acts
-        for piece in lane.tracker.feed(data, now_s, whole=self._faults.needs_frames(direction, now_s)):
-            self._pass(lane, piece, now_s, acts)
+        for piece in lane.tracker.feed(data, now_s, whole=self._wants_frames(direction, now_s)):
+            self._take(lane, piece, now_s, acts)
         return acts
 
     def ended(self, direction: Direction, now_s: float, *, reset: bool = False) -> list[Act]:
@@ -100,7 +109,9 @@ class FaultyLine:
         held = b"" if lane.ended else lane.tracker.release()
         lane.ended = True
         if held:
-            self._pass(lane, held, now_s, acts)
+            self._take(lane, held, now_s, acts)
+        if self._held and direction is Direction.REQUEST:
+            self._let_go(now_s, acts)
         if direction is Direction.REPLY:
             self._catch_up(direction, now_s, acts)
         self._hand_on(lane, Close.RESET if reset else Close.END, now_s, acts)
@@ -112,11 +123,15 @@ class FaultyLine:
         self._strike(now_s, acts)
         if self._broken or self._severed is not None:
             return acts
+        if self._speech is not None:
+            if now_s >= self._speech.own_due_s:
+                self._speech.give_up(now_s)
+            self._speak(self._speech, now_s, acts)
         for lane in self._lanes.values():
             tracker = lane.tracker
-            wanted = self._faults.needs_frames(lane.direction, now_s)
+            wanted = self._wants_frames(lane.direction, now_s)
             if tracker.held and (not wanted or now_s >= tracker.release_s):
-                self._pass(lane, tracker.release(), now_s, acts)
+                self._take(lane, tracker.release(), now_s, acts)
                 if self._broken:
                     return acts
             if lane.stalled and self._obstacle(lane, lane.stalled[0], now_s) is None:
@@ -135,6 +150,8 @@ class FaultyLine:
             return math.inf
         lanes = self._lanes.values()
         times = [lane.tracker.release_s for lane in lanes if lane.tracker.held]
+        if self._speech is not None:
+            times.append(self._speech.own_due_s)
         if times or any(lane.stalled for lane in lanes):
             times.append(self._faults.next_end_s(now_s))
         return min(times, default=math.inf)
@@ -148,12 +165,12 @@ class FaultyLine:
         new = [active for active in self._faults.in_force(now_s) if active.id > self._seen_id]
         self._seen_id = self._faults.last_id
         for active in new:
-            if not active.fault.kind.at_once or self._broken:
+            if self._broken or not (active.name in _AT_ONCE or active.fault.cuts_link):
                 continue
             active.acted += 1
-            if active.name == "reset":
+            if active.name == "reset" or active.fault.cuts_link:
                 self._break(acts)
-            elif self._severed is None:
+            elif active.name == "half_open" and self._severed is None:
                 self._severed = active
                 self._forget()
                 acts.append(Act(0.0, Direction.REQUEST, Close.RESET))
@@ -169,6 +186,41 @@ class FaultyLine:
         self._lanes = {way: _Lane(way, FrameTracker(way, self._framing)) for way in Direction}
         self._late.clear()
         self._overtaken.clear()
+        self._held.clear()
+
+    def _wants_frames(self, direction: Direction, now_s: float) -> bool:
+        return self._speech is not None or self._faults.needs_frames(direction, now_s)
+
+    def _take(self, lane: _Lane, piece: Frame | bytes, now_s: float, acts: list[Act]) -> None:
+        """One piece: heard by who understands it, and held back while the proxy asks something itself."""
+        speech = self._speech
+        if speech is None or self._broken:
+            self._pass(lane, piece, now_s, acts)
+            return
+        if lane.direction is Direction.REQUEST and (self._held or speech.has_own):
+            self._held.append(piece)
+        elif not (isinstance(piece, Frame) and speech.hear(lane.direction, piece, now_s)):
+            self._pass(lane, piece, now_s, acts)
+        self._speak(speech, now_s, acts)
+
+    def _speak(self, speech: Speech, now_s: float, acts: list[Act]) -> None:
+        """Say what the proxy has to say itself, and let go what waited for that."""
+        if self._broken:
+            return
+        for direction, raw in speech.said(now_s):
+            self._emit(self._lanes[direction], Passage(direction, raw, None), now_s, acts)
+        raw_request = speech.own_request(now_s)
+        if raw_request is not None:
+            self._emit(self._lanes[Direction.REQUEST], Passage(Direction.REQUEST, raw_request, None), now_s, acts)
+        elif self._held and (not speech.has_own or len(self._held) > MOST_HELD):
+            self._let_go(now_s, acts)
+
+    def _let_go(self, now_s: float, acts: list[Act]) -> None:
+        held, self._held = self._held, deque()
+        for piece in held:
+            if isinstance(piece, Frame) and self._speech is not None:
+                self._speech.hear(Direction.REQUEST, piece, now_s)
+            self._pass(self._lanes[Direction.REQUEST], piece, now_s, acts)
 
     def _pass_all(self, lane: _Lane, pieces: list[Frame | bytes], now_s: float, acts: list[Act]) -> None:
         """Without faults bytes go on as they came, together."""
@@ -181,16 +233,23 @@ class FaultyLine:
         if self._broken:
             return
         frame = piece if isinstance(piece, Frame) else None
-        unit, function = (None, None) if frame is None else (frame.unit, frame.function)
         passage = Passage(lane.direction, piece.raw if isinstance(piece, Frame) else piece, frame)
         for active in self._faults.in_force(now_s):
-            if not active.meets(lane.direction, unit, function) or not active.strikes():
+            if not active.meets(lane.direction, frame) or not active.strikes():
                 continue
-            if apply(active, passage, self._framing):
+            if apply(active, passage, self._framing) or self._understood(active, passage, now_s):
                 active.acted += 1
             if passage.fate is not Fate.PASSES:
                 break
+        if passage.copies > 1 and self._speech is not None:
+            self._speech.copied(passage)
         self._arrive(lane, passage, now_s, acts)
+
+    def _understood(self, active: ActiveFault, passage: Passage, now_s: float) -> bool:
+        """What a fault does for which the frame must be understood."""
+        if self._speech is None or passage.frame is None or not active.fault.kind.understands:
+            return False
+        return self._speech.act(active, passage, now_s)
 
     def _arrive(self, lane: _Lane, passage: Passage, now_s: float, acts: list[Act]) -> None:
         """Let a piece have its fate, and the replies that it was to go before."""
@@ -209,7 +268,10 @@ class FaultyLine:
                 self._late.append(passage.raw)
             case Fate.VANISHES:
                 pass
-        self._catch_up(lane.direction, now_s, acts)
+        for direction, raw in passage.also:
+            self._emit(self._lanes[direction], Passage(direction, raw, None), now_s, acts)
+        if passage.frame is None or passage.frame.is_subject:
+            self._catch_up(lane.direction, now_s, acts)
 
     def _catch_up(self, after: Direction, now_s: float, acts: list[Act]) -> None:
         """Send the replies that waited for a piece in this direction."""
@@ -225,11 +287,12 @@ class FaultyLine:
 
     def _emit(self, lane: _Lane, passage: Passage, now_s: float, acts: list[Act]) -> None:
         """Hand a piece on, at its speed and in its slices, not before what went before it."""
-        size = passage.slice_size or max(1, len(passage.raw))
-        begin_s = now_s + passage.delay_s
+        raw = passage.raw if self._speech is None else self._speech.pass_on(lane.direction, passage.raw)
+        size = passage.slice_size or max(1, len(raw))
+        begin_s = max(now_s + passage.delay_s, lane.free_s if passage.service_s else -math.inf) + passage.service_s
         for _ in range(passage.copies):
-            for start in range(0, len(passage.raw), size):
-                data = passage.raw[start : start + size]
+            for start in range(0, len(raw), size):
+                data = raw[start : start + size]
                 at_s = max(begin_s, lane.free_s)
                 if passage.bytes_per_s:
                     at_s += len(data) / passage.bytes_per_s

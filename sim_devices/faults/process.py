@@ -11,15 +11,18 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Final
 
+from sim_devices.faults.board import FaultBoard, Placed
 from sim_devices.faults.control import FaultControl
-from sim_devices.faults.fault import FaultError
-from sim_devices.faults.registry import FAULTS, MODBUS_RTU, MODBUS_RTU_TCP, MODBUS_TCP, MQTT, OPCUA
+from sim_devices.faults.fault import FaultError, Target
+from sim_devices.faults.mqtt_speech import MqttUnderstanding
+from sim_devices.faults.registry import FAULTS, MODBUS_RTU, MODBUS_RTU_TCP, MODBUS_TCP, MQTT, OPCUA, PARENT
 from sim_devices.faults.serial_proxy import SerialFaultProxy
 from sim_devices.faults.tcp_proxy import TcpFaultProxy
 from sim_devices.until import end_of_process
 
 PROTOCOLS: Final = (MODBUS_TCP, MODBUS_RTU_TCP, MODBUS_RTU, OPCUA, MQTT)
-NAME: Final = "proxy"
+NAME: Final = "device"
+"""The one device that it knows of."""
 
 
 class _Mistake(Exception):  # noqa: N818 - of the user
@@ -33,9 +36,12 @@ async def _run(options: argparse.Namespace) -> None:
     except (OSError, ValueError) as error:
         raise _Mistake(f"{options.listen} to {options.target}: {_reason(error)}") from error
     try:
+        protocols = (MQTT, PARENT) if options.protocol == MQTT else (options.protocol,)
+        target = Target(protocols, NAME, understood=proxy.faults.understood)
+        board = FaultBoard({NAME: Placed(target, proxy)})
         for fault in options.fault:
-            proxy.faults.set_by(fault.pop("fault", None), fault)
-        control = FaultControl({NAME: proxy})
+            board.set(NAME, fault.pop("fault", None), fault)
+        control = FaultControl(board)
         try:
             await control.start(options.control)
         except OSError as error:
@@ -57,7 +63,10 @@ async def _proxy(options: argparse.Namespace) -> TcpFaultProxy | SerialFaultProx
             options.target, Path(options.listen), baud=options.baud, parity=options.parity, seed=options.seed
         )
     host, port = _host_and_port(options.listen if ":" in options.listen else f"127.0.0.1:{options.listen}")
-    proxy = TcpFaultProxy(_host_and_port(options.target), protocol=options.protocol, seed=options.seed)
+    understanding = MqttUnderstanding() if options.protocol == MQTT else None
+    proxy = TcpFaultProxy(
+        _host_and_port(options.target), protocol=options.protocol, seed=options.seed, understanding=understanding
+    )
     await proxy.listen(host, port)
     return proxy
 

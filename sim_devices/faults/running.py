@@ -11,6 +11,7 @@ from typing import Final, TypeAlias
 from sim_devices.faults.fault_set import FaultSet
 from sim_devices.faults.line import Act, Close, FaultyLine, Payload
 from sim_devices.faults.registry import Direction
+from sim_devices.faults.speech import Speech
 
 Deliver: TypeAlias = Callable[[Direction, Payload], None]
 """Hands bytes or a close to the side that the direction leads to."""
@@ -79,9 +80,11 @@ class _Outlet:
 class RunningLine:
     """Feeds a `FaultyLine` and delivers what comes out of it; `regulate` is told that a direction's backlog changed."""
 
-    def __init__(self, faults: FaultSet, deliver: Deliver, regulate: Callable[[], None]) -> None:
+    def __init__(
+        self, faults: FaultSet, deliver: Deliver, regulate: Callable[[], None], speech: Speech | None = None
+    ) -> None:
         self._loop = asyncio.get_running_loop()
-        self._core = FaultyLine(faults)
+        self._core = FaultyLine(faults, speech)
         self._deliver = deliver
         self._regulate = regulate
         self._outlets = {way: _Outlet(self._loop, self._delivers(way), regulate) for way in Direction}

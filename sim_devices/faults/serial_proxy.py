@@ -17,6 +17,7 @@ from sim_devices.faults.fault_set import FaultSet
 from sim_devices.faults.line import Payload
 from sim_devices.faults.registry import MODBUS_RTU, Direction
 from sim_devices.faults.running import RunningLine
+from sim_devices.faults.speech import Understanding
 from sim_devices.modbus.pseudo_terminal import PseudoTerminal
 
 _CHUNK: Final = 4096
@@ -46,16 +47,27 @@ class SerialCounts:
 class SerialFaultProxy:
     """Forwards between the terminal at `link` and the serial line `target`, and lets faults happen to what passes.
 
-    `baud` and `parity` (none, even, odd) are for a target that is a real line; a pseudo-terminal needs none. Raises
-    OSError when the target or the terminal can't be had, ValueError for a speed that there isn't.
+    Without `link` the terminal is where it happens to be; `understanding` says what frames mean. `baud` and `parity`
+    (none, even, odd) are for a target that is a real line; a pseudo-terminal needs none. Raises OSError when the target
+    or the terminal can't be had, ValueError for a speed that there isn't.
     """
 
     def __init__(
-        self, target: str, link: Path, *, baud: int | None = None, parity: str = "even", seed: int = 0
+        self,
+        target: str,
+        link: Path | None = None,
+        *,
+        baud: int | None = None,
+        parity: str = "even",
+        seed: int | str = 0,
+        understanding: Understanding | None = None,
     ) -> None:
         self._loop = asyncio.get_running_loop()
         self.target = target
         self.faults = FaultSet(MODBUS_RTU, self._loop.time, seed)
+        if understanding is not None:
+            self.faults.struck = understanding.struck
+            self.faults.understood = True
         self.counts = SerialCounts()
         self._device = _Device(target, baud, parity, self._replied, self._hung_up)
         try:
@@ -63,7 +75,8 @@ class SerialFaultProxy:
         except BaseException:
             self._device.close()
             raise
-        self._line = RunningLine(self.faults, self._deliver, lambda: None)
+        speech = None if understanding is None else understanding.speech()
+        self._line = RunningLine(self.faults, self._deliver, lambda: None, speech)
         self._timer: asyncio.TimerHandle | None = None
         self.faults.listeners.append(self._changed)
 

@@ -15,8 +15,9 @@ from sim_devices.faults.fault_set import FaultSet
 from sim_devices.faults.line import Close, Payload
 from sim_devices.faults.registry import MODBUS_TCP, Direction
 from sim_devices.faults.running import RunningLine
+from sim_devices.faults.speech import Understanding
 
-_BACKLOG: Final = 128
+_LISTEN_AGAIN_S: Final = 0.02
 _LINGER_0: Final = struct.pack("ii", 1, 0)
 """Makes the closing of a socket a reset."""
 
@@ -34,19 +35,32 @@ class ProxyCounts:
 class TcpFaultProxy:
     """Forwards every connection to `target` and lets the faults of `faults` happen to what passes.
 
-    `protocol`, as the site file names it, says whether Modbus frames can be told apart. A target that can't be reached
-    resets the driver's connection. While new connections are refused, the port stays reserved.
+    `protocol`, as the site file names it, says whether frames can be told apart; `understanding` what they mean. A
+    target that can't be reached resets the driver's connection. While new connections are refused, the port stays
+    reserved. Needs of its loop no more than `create_server`, `create_connection` and timers.
     """
 
-    def __init__(self, target: tuple[str, int], *, protocol: str = MODBUS_TCP, seed: int = 0) -> None:
+    def __init__(
+        self,
+        target: tuple[str, int],
+        *,
+        protocol: str = MODBUS_TCP,
+        seed: int | str = 0,
+        understanding: Understanding | None = None,
+    ) -> None:
         self._loop = asyncio.get_running_loop()
         self.target = target
         self.faults = FaultSet(protocol, self._loop.time, seed)
+        self.understanding = understanding
+        if understanding is not None:
+            self.faults.struck = understanding.struck
+            self.faults.understood = True
         self.counts = ProxyCounts()
         self.host = ""
         self.port = 0
-        self._socket: socket.socket | None = None
-        self._listening = False
+        self._server: asyncio.Server | None = None
+        self._reserved: socket.socket | None = None
+        self._opening: asyncio.Task[None] | None = None
         self._pairs: set[_Pair] = set()
         self._tasks: set[asyncio.Task[None]] = set()
         self._none_left = asyncio.Event()
@@ -60,10 +74,10 @@ class TcpFaultProxy:
 
     async def listen(self, host: str = "127.0.0.1", port: int = 0) -> int:
         """Accept connections; return the port. Raises OSError when the address can't be had."""
-        if self._socket is not None:
+        if self.host:
             raise RuntimeError("the proxy listens already")
-        self._socket = _bound(host, port)
-        self.host, self.port = host, self._socket.getsockname()[1]
+        self._server = await self._listening(host, port)
+        self.host, self.port = host, _port_of(self._server) or port
         self.faults.listeners.append(self._changed)
         self._open_or_refuse()
         return self.port
@@ -74,26 +88,32 @@ class TcpFaultProxy:
             self.faults.listeners.remove(self._changed)
         if self._refusal_ends is not None:
             self._refusal_ends.cancel()
-        if self._socket is not None:
-            if self._listening:
-                self._loop.remove_reader(self._socket)
-            self._socket.close()
-            self._socket = None
-        for task in self._tasks:
+        tasks = [*self._tasks, *([self._opening] if self._opening is not None else [])]
+        for task in tasks:
             task.cancel()
-        await asyncio.gather(*self._tasks, return_exceptions=True)
+        await asyncio.gather(*tasks, return_exceptions=True)
+        server, self._server = self._server, None
+        if server is not None:
+            server.close()
+        self._release()
         for pair in tuple(self._pairs):
             pair.abort()
         await self._none_left.wait()
+        if server is not None:
+            await server.wait_closed()
 
     def state(self) -> dict[str, Any]:
         """What it does and has seen."""
         return {"connected": len(self._pairs), **asdict(self.counts), "faults": self.faults.as_json()}
 
     def joined(self, pair: _Pair) -> None:
-        """Told by a connection when both of its sides are there."""
+        """Told by a connection when its driver's side is there."""
         self._pairs.add(pair)
         self._none_left.clear()
+        self.counts.connections += 1
+        task = self._loop.create_task(self._join(pair), name=f"fault proxy {self.port}: connect")
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
 
     def parted(self, pair: _Pair) -> None:
         """Told by a connection when both of its sides are gone."""
@@ -107,19 +127,16 @@ class TcpFaultProxy:
             pair.changed()
 
     def _open_or_refuse(self) -> None:
-        assert self._socket is not None
         now_s = self._loop.time()
         refusing = self.faults.refusing(now_s)
-        if refusing and self._listening:
-            self._loop.remove_reader(self._socket)
-            self._socket.close()
-            # A socket that is bound and doesn't listen keeps the port and has the kernel refuse connections to it.
-            self._socket = _bound(self.host, self.port)
-            self._listening = False
-        elif not refusing and not self._listening:
-            self._socket.listen(_BACKLOG)
-            self._loop.add_reader(self._socket, self._accept)
-            self._listening = True
+        if refusing and self._server is not None:
+            server, self._server = self._server, None
+            is_real = all(hasattr(listening, "fileno") for listening in server.sockets)
+            server.close()
+            if is_real:
+                self._loop.call_soon(self._reserve)
+        elif not refusing and self._server is None and self._opening is None:
+            self._opening = self._loop.create_task(self._reopen(), name=f"fault proxy {self.port}: listen")
         if self._refusal_ends is not None:
             self._refusal_ends.cancel()
             self._refusal_ends = None
@@ -134,31 +151,42 @@ class TcpFaultProxy:
         else:
             self._open_or_refuse()
 
-    def _accept(self) -> None:
-        assert self._socket is not None
-        with contextlib.suppress(BlockingIOError, ConnectionError):
-            client, _ = self._socket.accept()
-            client.setblocking(False)
-            client.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-            self.counts.connections += 1
-            task = self._loop.create_task(self._join(client), name=f"fault proxy {self.port}: connect")
-            self._tasks.add(task)
-            task.add_done_callback(self._tasks.discard)
+    async def _listening(self, host: str, port: int) -> asyncio.Server:
+        return await self._loop.create_server(lambda: _Side(_Pair(self), Direction.REQUEST), host, port)
 
-    async def _join(self, client: socket.socket) -> None:
-        """Connect to the device first: what the driver says meanwhile waits in its socket."""
-        pair = _Pair(self)
+    async def _reopen(self) -> None:
+        """Listen again, as soon as the port can be had."""
+        try:
+            while self._server is None:
+                self._release()
+                try:
+                    self._server = await self._listening(self.host, self.port)
+                except OSError:
+                    await asyncio.sleep(_LISTEN_AGAIN_S)
+        finally:
+            self._opening = None
+        self._open_or_refuse()
+
+    def _reserve(self) -> None:
+        """Keep the port: a socket that is bound and doesn't listen has the kernel refuse connections to it."""
+        if self._server is None and self._opening is None and self._reserved is None:
+            with contextlib.suppress(OSError):
+                self._reserved = _bound(self.host, self.port)
+
+    def _release(self) -> None:
+        if self._reserved is not None:
+            self._reserved.close()
+            self._reserved = None
+
+    async def _join(self, pair: _Pair) -> None:
+        """Connect to the device: what the driver says meanwhile waits in its socket."""
         try:
             await self._loop.create_connection(lambda: _Side(pair, Direction.REPLY), *self.target)
-            await self._loop.connect_accepted_socket(lambda: _Side(pair, Direction.REQUEST), client)
             pair.begin()
         except OSError:
             self.counts.unreached += 1
-            _reset_on_close(client)
-            client.close()
             pair.abort()
         except asyncio.CancelledError:
-            client.close()
             pair.abort()
             raise
 
@@ -170,16 +198,19 @@ class _Pair:
     """
 
     def __init__(self, proxy: TcpFaultProxy) -> None:
-        self._line = RunningLine(proxy.faults, self._deliver, self.regulate)
+        speech = None if proxy.understanding is None else proxy.understanding.speech()
+        self._line = RunningLine(proxy.faults, self._deliver, self.regulate, speech)
         self._proxy = proxy
         self._early: list[Callable[[], None]] | None = []
         self._sides: dict[Direction, _Side] = {}
         """By the direction of what each is sent."""
 
     def opened(self, side: _Side) -> None:
-        """A side is there."""
+        """A side is there; it is read from when both are."""
         self._sides[side.reads.back] = side
-        self._proxy.joined(self)
+        side.read_on(False)
+        if side.reads is Direction.REQUEST:
+            self._proxy.joined(self)
 
     def begin(self) -> None:
         """Both sides are there."""
@@ -324,6 +355,13 @@ class _Side(asyncio.Protocol):
             self._transport.resume_reading()
         else:
             self._transport.pause_reading()
+
+
+def _port_of(server: asyncio.Server) -> int:
+    """The port of a server that has sockets; 0 for one that has none, as in a loop without a network."""
+    for listening in server.sockets:
+        return int(listening.getsockname()[1])
+    return 0
 
 
 def _bound(host: str, port: int) -> socket.socket:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import NamedTuple, TypeAlias, TypeVar
 
 from config.vocabulary import Clock, DeviceKind
@@ -14,10 +14,14 @@ ModbusModel: TypeAlias = BatteryModel | ChargerModel | InverterModel | MeterMode
 
 
 class ProfileTwin(NamedTuple):
-    """`make` takes the device's model, the clock of its physics, and a serial number."""
+    """`make` takes the device's model, the clock of its physics, and a serial number.
+
+    `make_beside`, given the same, makes the units that the device has at fixed ids beside the one it is known by.
+    """
 
     kind: DeviceKind
     make: Callable[[ModbusModel, Clock, str], Unit]
+    make_beside: Callable[[ModbusModel, Clock, str], Mapping[int, Unit]] | None = None
 
 
 def of_kind(kind: type[Model], model: object) -> Model:

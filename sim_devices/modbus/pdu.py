@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import struct
 from enum import Enum, IntEnum
-from typing import Final, Protocol
+from typing import Final, Protocol, runtime_checkable
 
 READ_HOLDING: Final = 3
 READ_INPUT: Final = 4
@@ -52,6 +52,15 @@ class Unit(Protocol):
 
     def write(self, address: int, data: bytes) -> ExceptionCode | None:
         """Write all of `data` from `address` at once, or nothing and say why."""
+        ...
+
+
+@runtime_checkable
+class PartOfUnit(Protocol):
+    """A unit that is one part of a device: a hybrid's battery, or its photovoltaics."""
+
+    def joined(self, other: Unit) -> Unit | None:
+        """One unit in place of this one and `other`; None where they aren't parts of one device."""
         ...
 
 

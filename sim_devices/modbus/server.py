@@ -12,7 +12,7 @@ import struct
 from dataclasses import dataclass
 from typing import Final, cast
 
-from sim_devices.modbus.pdu import ERROR_BIT, Unit, answer
+from sim_devices.modbus.pdu import ERROR_BIT, PartOfUnit, Unit, answer
 
 HEADER: Final = struct.Struct(">HHH")
 """Transaction, protocol (0) and length of what follows: the unit and the request."""
@@ -49,11 +49,18 @@ class ModbusServer:
         self._listener: asyncio.Server | None = None
 
     def add_unit(self, unit_id: int, unit: Unit) -> None:
-        """Serve `unit` under `unit_id`. Raises ValueError for an id that is taken or not in 0 to 255."""
+        """Serve `unit` under `unit_id`, together with the other part of its device that may be there already.
+
+        Raises ValueError for an id that is taken or not in 0 to 255.
+        """
         if not 0 <= unit_id <= 255:
             raise ValueError(f"unit id {unit_id} is not in 0 to 255")
-        if unit_id in self.units:
-            raise ValueError(f"unit id {unit_id} is taken")
+        present = self.units.get(unit_id)
+        if present is not None:
+            together = present.joined(unit) if isinstance(present, PartOfUnit) else None
+            if together is None:
+                raise ValueError(f"unit id {unit_id} is taken")
+            unit = together
         self.units[unit_id] = unit
 
     def remove_unit(self, unit_id: int) -> None:

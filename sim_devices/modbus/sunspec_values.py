@@ -51,28 +51,37 @@ def mean_line_voltage_v(voltage_v_by_phase: ByPhase) -> float:
     return sum(line_voltage_v(voltage_v_by_phase, phase) for phase in PHASES) / 3
 
 
-def _on(model: DeviceModel, phase: int, get: Callable[[], float]) -> Getter | None:
-    return get if phase + 1 in model.phases else None
+def site_phase(model: DeviceModel, terminal: int) -> int | None:
+    """The site's phase (from 0) that a device's own terminal (from 0) is connected to; None for a terminal not in use.
+
+    A device of one phase calls it its first, whichever of the site's it is on.
+    """
+    return model.phases[terminal] - 1 if terminal < len(model.phases) else None
 
 
-def phase_current_a(model: DeviceModel, phase: int) -> Getter | None:
-    """The size of the current on a phase (from 0); None when the device isn't on it."""
-    return _on(model, phase, lambda: abs(model.current_a_by_phase[phase]))
+def _at(model: DeviceModel, terminal: int, get: Callable[[int], float]) -> Getter | None:
+    phase = site_phase(model, terminal)
+    return None if phase is None else lambda: get(phase)
 
 
-def phase_injected_a(model: DeviceModel, phase: int) -> Getter | None:
-    """The current that a phase feeds out, negative when drawn; None when the device isn't on it."""
-    return _on(model, phase, lambda: -model.current_a_by_phase[phase])
+def phase_current_a(model: DeviceModel, terminal: int) -> Getter | None:
+    """The size of the current at a terminal (from 0); None for one not in use."""
+    return _at(model, terminal, lambda phase: abs(model.current_a_by_phase[phase]))
 
 
-def phase_generation_w(model: DeviceModel, phase: int) -> Getter | None:
-    """The power that a phase feeds out, negative when drawn; None when the device isn't on it."""
-    return _on(model, phase, lambda: -model.power_w_by_phase[phase])
+def phase_injected_a(model: DeviceModel, terminal: int) -> Getter | None:
+    """The current that a terminal feeds out, negative when drawn; None for one not in use."""
+    return _at(model, terminal, lambda phase: -model.current_a_by_phase[phase])
 
 
-def phase_voltage_v(model: DeviceModel, phase: int) -> Getter | None:
-    """Phase-to-neutral voltage; None when the device isn't on that phase."""
-    return _on(model, phase, lambda: model.voltage_v_by_phase[phase])
+def phase_generation_w(model: DeviceModel, terminal: int) -> Getter | None:
+    """The power that a terminal feeds out, negative when drawn; None for one not in use."""
+    return _at(model, terminal, lambda phase: -model.power_w_by_phase[phase])
+
+
+def phase_voltage_v(model: DeviceModel, terminal: int) -> Getter | None:
+    """Phase-to-neutral voltage; None for a terminal not in use."""
+    return _at(model, terminal, lambda phase: model.voltage_v_by_phase[phase])
 
 
 def between_phases_v(model: DeviceModel, phase: int) -> Getter | None:

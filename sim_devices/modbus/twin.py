@@ -49,10 +49,28 @@ def make_unit(profile: str, model: ModbusModel, *, clock: Clock, site: str = "")
 
     Raises ValueError for a profile that has no Modbus twin, TypeError for a model of another kind.
     """
+    return _twin_of(profile).make(model, clock, _serial(model, site))
+
+
+def _twin_of(profile: str) -> ProfileTwin:
     twin = TWINS.get(profile)
     if twin is None:
         raise ValueError(f"no Modbus twin for profile {profile!r}; there are {', '.join(sorted(TWINS))}")
-    return twin.make(model, clock, f"{site}/{model.name}" if site else model.name)
+    return twin
+
+
+def _serial(model: ModbusModel, site: str) -> str:
+    return f"{site}/{model.name}" if site else model.name
+
+
+def _serve(server: ModbusServer, profile: str, model: ModbusModel, unit: int, clock: Clock, site: str) -> None:
+    """Add a twin's unit, and those it has beside it; several devices behind one address share the latter."""
+    server.add_unit(unit, make_unit(profile, model, clock=clock, site=site))
+    make_beside = _twin_of(profile).make_beside
+    if make_beside is not None:
+        for unit_id, other in make_beside(model, clock, _serial(model, site)).items():
+            if unit_id not in server.units:
+                server.add_unit(unit_id, other)
 
 
 class ModbusTwin:
@@ -68,7 +86,7 @@ class ModbusTwin:
 
     def add_unit(self, profile: str, model: ModbusModel, *, unit: int) -> None:
         """Serve another twin on the same address. Raises as `make_unit` does, and ValueError for a unit id in use."""
-        self.server.add_unit(unit, make_unit(profile, model, clock=self._clock, site=self._site))
+        _serve(self.server, profile, model, unit, self._clock, self._site)
 
     async def close(self) -> None:
         """Stop listening and drop every connection."""
@@ -91,6 +109,6 @@ async def start_modbus_twin(
     `make_unit` does.
     """
     server = ModbusServer()
-    server.add_unit(unit, make_unit(profile, model, clock=clock, site=site))
+    _serve(server, profile, model, unit, clock, site)
     actual_port = await server.listen(host, port)
     return ModbusTwin(server, host, actual_port, unit, clock, site)

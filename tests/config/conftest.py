@@ -21,7 +21,7 @@ parents:
   - name: dso
     dispatch: true
   - name: aggregator
-    broker: {host: broker.example, username: depot, password_env: BROKER_PASSWORD}
+    broker: {host: broker.example, username: depot, password_env: BROKER_PASSWORD, acknowledged_plain_password: true}
 devices:
   grid_meter:
     profile: meter.yaml

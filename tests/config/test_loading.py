@@ -151,7 +151,7 @@ MISTAKES: list[tuple[tuple[str, str], str]] = [
     (
         ("password_env: BROKER_PASSWORD", "password: secret"),
         "site.yaml:14: parents[1].broker.password: unknown key 'password'; did you mean 'password_env'?; allowed: "
-        "host, port, username, password_env, tls",
+        "host, port, username, password_env, acknowledged_plain_password, tls",
     ),
     (
         (

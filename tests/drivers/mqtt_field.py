@@ -9,7 +9,7 @@ import json
 import shutil
 import socket
 import ssl
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Sequence
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any, Protocol
@@ -52,19 +52,32 @@ class Amqtt:
         self._broker: Broker | None = None
 
     async def start(self) -> None:
-        self._broker = Broker(self._config)
-        await self._broker.start()
+        self._broker = broker = Broker(self._config)
+        serve = broker.stream_connected
+
+        async def connected(reader: asyncio.StreamReader, writer: asyncio.StreamWriter, listener_name: str) -> None:
+            try:
+                await serve(reader, writer, listener_name=listener_name)
+            finally:
+                # It can leave a client connected that came or went just before its shutdown.
+                writer.transport.abort()
+
+        broker.stream_connected = connected
+        await broker.start()
 
     async def stop(self) -> None:
         if self._broker is not None:
             broker, self._broker = self._broker, None
             await broker.shutdown()
+            await asyncio.sleep(0)
 
 
 class Mosquitto:
     """mosquitto, as a process that is killed when it is to stop."""
 
-    def __init__(self, folder: Path, tls: bool = False, password_file: Path | None = None) -> None:
+    def __init__(
+        self, folder: Path, tls: bool = False, password_file: Path | None = None, more: Sequence[str] = ()
+    ) -> None:
         self.port = free_port()
         lines = [f"listener {self.port} 127.0.0.1", "persistence false", "log_dest stderr", "log_type all"]
         lines.append("set_tcp_nodelay true")
@@ -73,6 +86,7 @@ class Mosquitto:
             lines += [f"certfile {folder / 'cert.pem'}", f"keyfile {folder / 'key.pem'}"]
         # As root, mosquitto would become a user who may not read the test's own folder.
         lines.append("user root")
+        lines += more
         self._file = folder / "mosquitto.conf"
         self._file.write_text("\n".join(lines) + "\n")
         self._process: asyncio.subprocess.Process | None = None

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import json
 import math
 import random
 import shutil
@@ -22,6 +23,7 @@ from config.profile import Profile
 from config.site import MqttDevice, Tls
 from config.vocabulary import ChargingState, LinkState, Quality, Setpoint, WriteStatus
 from drivers.binding import DeviceBinding
+from drivers.cancellation import heeded
 from drivers.mqtt.connection import Arrival, NewestOfEachTopic
 from drivers.mqtt.driver import MqttDriver
 from drivers.mqtt.payload import LARGEST_PAYLOAD
@@ -150,6 +152,50 @@ async def test_a_repeated_heartbeat_is_no_sign_of_life(broker: TestBroker) -> No
         await asyncio.gather(repeating, return_exceptions=True)
         device.beat()
         await field.until(lambda: field.sample("charger", "power_w").value == 11_040.0)
+
+
+def numbered_meter(port: int) -> DeviceBinding:
+    """A meter that sends power and a number in one message."""
+    source = {"document": "A manual", "version": "1", "publisher": "A maker"}
+    points = {
+        name: {"mqtt": {"topic": "meter/now", "json_path": [name]}, "unit": unit, "source": "table 1"}
+        for name, unit in (("power_w", "W"), ("heartbeat", ""))
+    }
+    points["voltage_v"] = {"mqtt": {"topic": "meter/later"}, "unit": "V", "source": "table 2"}
+    raw = {"profile": "meter", "title": "A meter", "kind": "meter", "protocol": "mqtt", "source": source}
+    profile = Profile.model_validate(raw | {"points": points, "pace": {"timeout_s": 0.4, "silence_s": 5}})
+    address = MqttDevice(driver="mqtt", host="127.0.0.1", port=port)
+    return DeviceBinding("meter", profile, address, 10_000.0)
+
+
+NUMBERED = (
+    (1000, 10.0, True),
+    (1001, 20.0, True),
+    (1001, 20.0, False),  # again, as QoS 1 allows
+    (1001, 99.0, False),
+    (998, 98.0, False),  # overtaken
+    (1002, 30.0, True),
+    (3, 40.0, True),  # the meter has been restarted
+    (4, 50.0, True),
+    (3, 60.0, True),  # and again
+)
+
+
+async def test_a_message_that_is_sent_again_or_comes_late_is_no_measurement(broker: TestBroker) -> None:
+    field = Field()
+    async with (
+        aiomqtt.Client("127.0.0.1", broker.port, identifier="meter") as meter,
+        running(driver_for(field, numbered_meter(broker.port))) as driver,
+    ):
+        await field.until(lambda: driver.stats.state is LinkState.UP)
+        for at, (number, power_w, taken) in enumerate(NUMBERED):
+            before = field.sample("meter", "power_w")
+            await heeded(meter.publish("meter/now", json.dumps({"power_w": power_w, "heartbeat": number}), qos=1))
+            await heeded(meter.publish("meter/later", str(at), qos=1))
+            await field.until(lambda at=at: field.sample("meter", "voltage_v").value == at)  # type: ignore[misc]
+            after = field.sample("meter", "power_w")
+            assert (after.value == power_w and after.measured_s > before.measured_s) if taken else after == before
+        assert driver.stats.rejected == sum(not taken for _, _, taken in NUMBERED)
 
 
 async def test_the_last_will_is_heard_at_once(broker: TestBroker) -> None:

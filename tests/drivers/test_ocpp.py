@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import json
 import random
+import ssl
 import time
 from collections.abc import AsyncIterator, Callable
 from pathlib import Path
@@ -562,6 +563,7 @@ async def test_only_a_known_charger_with_its_password_is_let_in(monkeypatch: pyt
                         pass
                 assert refused.value.response.status_code == code
             assert not any(present for _, present, _ in field.present)
+            assert driver.stats.refused == 8
             async with online(driver.port, headers=authorization("CP1", WORD)):
                 pass
             async with online(driver.port, "CP2", headers=authorization("CP2", b"\x00\xff\x10")):
@@ -572,6 +574,52 @@ async def test_only_a_known_charger_with_its_password_is_let_in(monkeypatch: pyt
         ("charger refused: wrong password", "CP1"),
         ("charger refused: the environment variable LAMINA_TEST_UNSET is not set", "CP3"),
     ]
+
+
+async def test_a_stranger_does_not_take_the_place_of_a_charger(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("LAMINA_TEST_WORD", WORD)
+    field = Field()
+    async with (
+        running(field, charger(address={"password_env": "LAMINA_TEST_WORD"})) as driver,
+        online(driver.port, headers=authorization("CP1", WORD)) as device,
+    ):
+        await device.is_set_up()
+        for _ in range(3):
+            with pytest.raises(InvalidStatus):
+                async with dial(driver.port, headers=authorization("CP1", "guess")):
+                    pass
+        assert driver.stats.refused == 3
+        assert await device.beats()
+        assert field.present == [("charger", True, "answers")]
+        assert driver.stats.lost == 0
+
+
+async def test_a_charger_that_was_cut_off_takes_over_from_its_dead_connection() -> None:
+    """It calls again while its old connection hangs in a line that has gone dark, with a setpoint under way in it."""
+    field = Field()
+    async with running(field, charger(pace={"timeout_s": 20, "silence_s": 60})) as driver:
+        wire = Wire(driver.port)
+        await wire.start()
+        try:
+            async with online(wire.port) as first:
+                await first.is_set_up()
+                await first.beats()
+                wire.go_dark()
+                driver.write(setpoint(11_040.0, 1, life_s=60))
+                driver.write(setpoint(6_900.0, 2, life_s=60))
+                async with online(driver.port, boots=False) as second:
+                    await field.until(lambda: any(r.sequence == 2 for r in field.results))
+                    await second.until(lambda: bool(second.setpoints()))
+                    assert {r.sequence: r.status for r in field.results} == {
+                        1: WriteStatus.SUPERSEDED,
+                        2: WriteStatus.INDETERMINATE,
+                    }
+                    assert second.limit() == 10.0
+                    assert len(second.setpoints()) == 1
+                    assert first.setpoints() == []
+                    assert (driver.stats.lost, driver.stats.reconnects) == (1, 1)
+        finally:
+            await wire.stop()
 
 
 async def test_tls(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -588,6 +636,24 @@ async def test_tls(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
             driver.write(setpoint(11_040.0))
             await field.until(lambda: bool(field.results))
             assert field.results[-1].status is WriteStatus.ACKNOWLEDGED
+        with pytest.raises(InvalidStatus) as refused:
+            async with dial(driver.port, headers=authorization("CP1", "wrong"), tls=context):
+                pass
+        assert refused.value.response.status_code == 401
+        stranger = make_certificate(tmp_path / "stranger")
+        with pytest.raises(ssl.SSLCertVerificationError):
+            async with dial(driver.port, headers=authorization("CP1", WORD), tls=stranger):
+                pass
+        assert driver.stats.state is LinkState.UP
+
+
+async def test_a_key_that_does_not_belong_to_its_certificate_is_told(tmp_path: Path) -> None:
+    make_certificate(tmp_path / "tls")
+    make_certificate(tmp_path / "other")
+    files = {"cert_file": str(tmp_path / "tls/cert.pem"), "key_file": str(tmp_path / "other/key.pem")}
+    field = Field()
+    async with running(field, charger(address={"tls": files})):
+        assert "key values mismatch" in field.links[-1][1]
 
 
 async def test_a_certificate_or_a_port_that_cannot_be_had_is_told_and_tried_again() -> None:

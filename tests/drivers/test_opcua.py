@@ -104,6 +104,12 @@ class Container:
                 transport.abort()
             await server.bserver.stop()
 
+    def stall(self) -> None:
+        """The present subscriptions publish nothing more, not even keep-alives; everything else goes on."""
+        assert self._running is not None
+        for subscription in self._running.iserver.subscription_service.subscriptions.values():
+            subscription.publish_results = _nothing
+
     async def dispose(self) -> None:
         await self.stop()
         started = [server for server in self._servers.values() if server.bserver is not None]
@@ -143,6 +149,10 @@ class Container:
         stamp = datetime.now(UTC)
         data = ua.DataValue(ua.Variant(value, kind), StatusCode=ua.StatusCode(status), SourceTimestamp=stamp)
         await self._nodes[name].write_value(data)
+
+
+async def _nothing() -> None:
+    pass
 
 
 def profile_text() -> dict[str, Any]:
@@ -515,6 +525,107 @@ async def test_a_missing_password_is_named_and_not_a_crash(container: Container)
     async with running(driver_for(field, changed)):
         await field.until(field.is_lost)
         assert "LAMINA_TEST_UNSET" in field.links[-1][1]
+
+
+def without_heartbeat() -> dict[str, Any]:
+    """Points of a device that shows its life by its values alone; one of them is polled."""
+    points = {name: point for name, point in profile_text()["points"].items() if name != "heartbeat"}
+    points["state"] |= {"poll": "slow"}
+    return points
+
+
+@pytest.mark.parametrize("heartbeat", [True, False])
+@ONE_LOOP
+async def test_a_subscription_that_stalls_in_a_live_session_is_noticed_and_made_anew(
+    container: Container, heartbeat: bool
+) -> None:
+    field = Field()
+    changes = {} if heartbeat else {"profile": {"points": without_heartbeat()}}
+    async with running(driver_for(field, battery(container.url, **changes))) as driver:
+        await field.until(lambda: field.sample("battery", "power_w").quality is Quality.GOOD)
+        await field.until(lambda: field.sample("battery", "state").quality is Quality.GOOD)
+        container.stall()
+        stalled_s = time.monotonic()
+        # Reads are answered, and say nothing about what was subscribed to.
+        await field.until(lambda: heartbeat or field.sample("battery", "state").measured_s > stalled_s + 0.3)
+        power = field.sample("battery", "power_w")
+        assert power.quality is Quality.BAD or power.measured_s < stalled_s + 0.2
+        await field.until(field.is_lost)
+        assert "the subscription was silent" in field.links[-1][1]
+        await container.put("ActivePower", 8.0)
+        await field.until(lambda: field.sample("battery", "power_w").value == -8000.0)
+        assert driver.stats.lost == driver.stats.reconnects == 1
+
+
+class Late(Wire):
+    """A line on which a server's answers come much later, if ever."""
+
+    def __init__(self, port: int) -> None:
+        super().__init__(port)
+        self.on_time = asyncio.Event()
+        self.on_time.set()
+
+    async def _copy(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        answers = writer in self._clients
+        with contextlib.suppress(OSError):
+            while data := await reader.read(65536):
+                if answers:
+                    await self.on_time.wait()
+                writer.write(data)
+
+
+@ONE_LOOP
+async def test_a_server_that_answers_late_blocks_nothing_and_its_answers_count_for_nothing(
+    container: Container,
+) -> None:
+    field = Field()
+    wire = Late(container.port)
+    await wire.start()
+    try:
+        async with running(driver_for(field, battery(f"opc.tcp://127.0.0.1:{wire.port}/"))) as driver:
+            await field.until(lambda: field.sample("battery", "power_w").quality is Quality.GOOD)
+            wire.on_time.clear()
+            driver.write(setpoint(10_000.0, 1))
+            driver.write(setpoint(9_000.0, 2, life_s=0.2))
+            await field.until(lambda: len(field.results) == 2)
+            assert {r.sequence: r.status for r in field.results} == {
+                1: WriteStatus.SUPERSEDED,
+                2: WriteStatus.INDETERMINATE,
+            }
+            await field.until(field.is_lost)
+            # While nobody lets us in, setpoints expire at their time, and the newest is the one that counts.
+            driver.write(setpoint(8_000.0, 3, life_s=0.1))
+            await field.until(lambda: len(field.results) == 3)
+            assert field.results[-1].status is WriteStatus.EXPIRED
+            async with asyncio.timeout(2):
+                await driver.rest(60.0)
+            driver.write(setpoint(1_000.0, 4))
+            container.writes.clear()
+            wire.on_time.set()
+            await field.until(lambda: field.results[-1].sequence == 4)
+            assert field.results[-1].status is WriteStatus.ACKNOWLEDGED
+            values = [value for name, value in container.writes if name == "ActivePowerSetpoint"]
+            assert values == [-1.0]
+    finally:
+        await wire.stop()
+
+
+@ONE_LOOP
+async def test_a_server_that_never_answers_is_a_lost_link_that_ends_when_told() -> None:
+    async def say_nothing(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.read()
+        writer.transport.abort()
+
+    server = await asyncio.start_server(say_nothing, "127.0.0.1", 0)
+    field = Field()
+    try:
+        binding = battery(f"opc.tcp://127.0.0.1:{server.sockets[0].getsockname()[1]}/")
+        async with running(driver_for(field, binding)):
+            await field.until(field.is_lost)
+            assert field.links[-1][1] == "no hello: no answer within 0.5 s"
+    finally:
+        server.close()
+        await server.wait_closed()
 
 
 SOME_NUMBER = st.floats() | st.integers() | st.booleans()

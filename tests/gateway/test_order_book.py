@@ -101,6 +101,22 @@ def test_an_announced_limit_lets_the_present_one_hold_until_it_begins(book: Orde
     assert [one.order_id for one in book.in_force().limits] == ["later"]
 
 
+@pytest.mark.parametrize(
+    ("value", "taken"),
+    [(5e3, True), (0.0, True), ("unknown", True), (10e3, True), (10.1e3, False), ("unlimited", False)],
+)
+def test_while_the_clock_is_not_trusted_a_limit_may_be_tightened_and_not_relaxed(
+    book: OrderBook, value: Any, taken: bool
+) -> None:
+    book.clock_trusted = False
+    assert status(send(book, Down.LIMITS, **limit("first")))[0] is AckStatus.ACCEPTED
+    told, reason = status(send(book, Down.LIMITS, **limit("second", value=value)))
+    assert told is (AckStatus.ACCEPTED if taken else AckStatus.REJECTED)
+    assert taken or "clock is not trusted" in reason
+    book.clock_trusted = True
+    assert status(send(book, Down.LIMITS, **limit("third", value="unlimited")))[0] is AckStatus.ACCEPTED
+
+
 def test_a_corrected_wall_clock_moves_what_has_not_begun(book: OrderBook, clocks: Clocks) -> None:
     send(book, Down.LIMITS, **limit("later", start=(NOW + timedelta(seconds=30)).isoformat()))
     clocks.utc_s += 20

@@ -78,3 +78,17 @@ def test_a_device_that_is_only_read_is_not_watched() -> None:
     watched = watch(writable=False)
     watched.acknowledged("b", -20_000.0, 0.0)
     assert watched.look(image(5.0, 3_000.0)) == []
+
+
+def test_a_per_unit_setpoint_of_another_rating_is_told() -> None:
+    binding = DeviceBinding("b", load_profile("sunspec_inverter"), ADDRESS, 10_000.0)
+    watched = ReadBackWatch([binding])
+
+    def reads(now_s: float, max_power_w: float) -> Image:
+        sample = Sample(max_power_w, Quality.GOOD, now_s)
+        return Image(now_s, MappingProxyType({"b": DeviceImage({"max_power_w": sample}, present=True)}))
+
+    (found,) = watched.look(reads(1.0, 8_000.0))
+    assert found.text() == "b: max_power_w reads 8000, the site file's rating_w is 10000"
+    assert watched.look(reads(2.1, 10_000.0)) == []
+    assert watched.differences == ()

@@ -5,6 +5,8 @@ from __future__ import annotations
 import asyncio
 import csv
 import json
+import os
+import re
 import signal
 import socket
 import sys
@@ -221,7 +223,8 @@ async def test_a_declared_port_in_use_is_named(site_file: dict[str, Any], tmp_pa
         process = await start(str(path), "--ports", "declared", "--twin", device)
         _, errors = await process.communicate()
     assert process.returncode == 2
-    assert errors.decode() == f"{device}: 127.0.0.1:{port}: Address already in use\n"
+    held = rf"{device}: 127.0.0.1:{port}: Address already in use, held by .+ \(pid {os.getpid()}\)\n"
+    assert re.fullmatch(held, errors.decode())
 
 
 def test_every_device_that_can_have_no_twin_is_named(site_file: dict[str, Any]) -> None:

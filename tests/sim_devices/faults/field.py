@@ -10,6 +10,7 @@ from contextlib import asynccontextmanager
 from typing import cast
 
 from sim_devices.faults import TcpFaultProxy
+from sim_devices.faults.speech import Understanding
 from sim_devices.modbus import ExceptionCode, Table
 from sim_devices.modbus.pdu import answer
 from sim_devices.modbus.rtu_frames import framed
@@ -41,6 +42,33 @@ class Registers:
 
     def write(self, address: int, data: bytes) -> ExceptionCode | None:
         self.written.append((address, data))
+        return None
+
+
+class Memory:
+    """Registers that hold what was put and written; those that nobody named hold 0."""
+
+    functions = frozenset({3, 4, 6, 16})
+
+    def __init__(self, contents: dict[int, bytes] | None = None) -> None:
+        self.written: list[tuple[int, bytes]] = []
+        self._registers: dict[int, bytes] = {}
+        for address, data in (contents or {}).items():
+            self.put(address, data)
+
+    def put(self, address: int, data: bytes) -> None:
+        for at in range(0, len(data), 2):
+            self._registers[address + at // 2] = data[at : at + 2]
+
+    def get(self, address: int, count: int) -> bytes:
+        return b"".join(self._registers.get(at, bytes(2)) for at in range(address, address + count))
+
+    def read(self, table: Table, address: int, count: int) -> bytes | ExceptionCode:
+        return self.get(address, count)
+
+    def write(self, address: int, data: bytes) -> ExceptionCode | None:
+        self.written.append((address, data))
+        self.put(address, data)
         return None
 
 
@@ -94,9 +122,9 @@ class End(asyncio.Protocol):
 class Field:
     """A device that answers any bytes of one framing, the proxy in front of it, and the drivers' connections."""
 
-    def __init__(self, protocol: str) -> None:
+    def __init__(self, protocol: str, unit: Registers | Memory | None = None) -> None:
         self.protocol = protocol
-        self.registers = Registers()
+        self.registers = unit or Registers()
         self.answers = True
         self.device: list[End] = []
         self.drivers: list[End] = []
@@ -116,6 +144,15 @@ class Field:
         if self.answers:
             await self.until(lambda: len(self.device) > known or end.state != "open" or known > 0)
         return end
+
+    async def connect_when_let(self) -> End:
+        """Try until the proxy takes connections."""
+        async with asyncio.timeout(BOUND_S):
+            while True:
+                try:
+                    return await self.connect()
+                except ConnectionRefusedError:
+                    await asyncio.sleep(0)
 
     def request(self, pdu: bytes, transaction: int = 7, unit: int = 1) -> bytes:
         """The frame of a request or a reply in the field's framing."""
@@ -152,11 +189,18 @@ class Field:
 
 
 @asynccontextmanager
-async def field(protocol: str = "modbus_tcp", seed: int = 0) -> AsyncIterator[Field]:
-    made = Field(protocol)
+async def field(
+    protocol: str = "modbus_tcp",
+    seed: int = 0,
+    unit: Memory | None = None,
+    understanding: Understanding | None = None,
+) -> AsyncIterator[Field]:
+    made = Field(protocol, unit)
     loop = asyncio.get_running_loop()
     server = await loop.create_server(made.accept, "127.0.0.1", 0)
-    made.proxy = TcpFaultProxy(server.sockets[0].getsockname()[:2], protocol=protocol, seed=seed)
+    made.proxy = TcpFaultProxy(
+        server.sockets[0].getsockname()[:2], protocol=protocol, seed=seed, understanding=understanding
+    )
     await made.proxy.listen()
     try:
         yield made

@@ -15,7 +15,8 @@ from typing import Any
 
 import pytest
 
-from sim_devices.faults import FAULTS, FaultControl
+from sim_devices.faults import FAULTS, FaultBoard, FaultControl, Placed, Target, TcpFaultProxy
+from sim_devices.faults.control import answer
 from sim_devices.faults.process import main
 from sim_devices.modbus import ModbusServer
 from sim_devices.modbus.rtu_frames import framed
@@ -50,17 +51,27 @@ async def talking(host: str, port: int) -> AsyncIterator[Conversation]:
             await writer.wait_closed()
 
 
+def board(**proxies: TcpFaultProxy) -> FaultBoard:
+    return FaultBoard({name: Placed(Target(("modbus_tcp",), name), proxy) for name, proxy in proxies.items()})
+
+
 async def test_faults_are_set_seen_and_cleared_while_bytes_pass() -> None:
-    async with field() as on, FaultControl({"meter": on.proxy}) as control, talking(control.host, control.port) as it:
+    async with (
+        field() as on,
+        FaultControl(board(meter=on.proxy)) as control,
+        talking(control.host, control.port) as it,
+    ):
         driver = await on.connect()
-        assert await it.ask({"set": {"fault": "wrong_unit", "as_unit": 9, "count": 1}}) == {"set": 1}
+        parameters = {"as_unit": 9, "count": 1}
+        assert await it.ask({"device": "meter", "fault": "wrong_unit", "parameters": parameters}) == {"set": 1}
         driver.transport.write(ASKED)
         await on.until(lambda: driver.heard == mbap(registers(10), unit=9))
-        state = (await it.ask({"state": True}))["proxies"]["meter"]
+        state = (await it.ask({"status": True}))["devices"]["meter"]
         assert (state["connected"], state["request_bytes"], state["reply_bytes"]) == (1, len(ASKED), len(REPLY))
         assert state["faults"] == [
             {
                 "id": 1,
+                "target": "meter",
                 "fault": "wrong_unit",
                 "directions": ["reply"],
                 "as_unit": 9,
@@ -69,26 +80,28 @@ async def test_faults_are_set_seen_and_cleared_while_bytes_pass() -> None:
                 "active": False,
             }
         ]
-        assert await it.ask({"set": {"fault": "no_answer"}}) == {"set": 2}
-        assert await it.ask({"clear": 2}) == {"cleared": 1}
-        assert await it.ask({"set": {"fault": "black_hole"}}) == {"set": 3}
+        assert await it.ask({"device": "meter", "fault": "no_answer"}) == {"set": 2}
+        assert await it.ask({"device": "meter", "clear": 2}) == {"cleared": 1}
+        assert await it.ask({"device": "meter", "fault": "no_answer"}) == {"set": 3}
+        assert await it.ask({"device": "meter", "clear": "no_answer"}) == {"cleared": 1}
+        assert await it.ask({"device": "meter", "fault": "black_hole"}) == {"set": 4}
         assert await it.ask({"clear": "all"}) == {"cleared": 1}
-        assert await it.ask({"clear": 99}) == {"cleared": 0}
+        assert await it.ask({"device": "meter", "clear": 99}) == {"cleared": 0}
         listed = (await it.ask({"list": True}))["faults"]
         assert [item["name"] for item in listed] == list(FAULTS)
 
 
-async def test_of_several_proxies_the_one_that_is_named_is_meant() -> None:
+async def test_of_several_devices_the_one_that_is_named_is_meant() -> None:
     async with (
         field() as one,
         field() as two,
-        FaultControl({"one": one.proxy, "two": two.proxy}) as control,
+        FaultControl(board(one=one.proxy, two=two.proxy)) as control,
         talking(control.host, control.port) as it,
     ):
-        assert await it.ask({"set": {"fault": "no_answer"}}) == {"error": "name the proxy that is meant: one, two"}
-        assert await it.ask({"proxy": "two", "set": {"fault": "no_answer"}}) == {"set": 1}
-        assert await it.ask({"proxy": "six", "state": True}) == {"error": "no proxy 'six'; there are one, two"}
-        state = (await it.ask({"state": True}))["proxies"]
+        assert await it.ask({"fault": "no_answer"}) == {"error": "name the device that is meant: one, two"}
+        assert await it.ask({"device": "two", "fault": "no_answer"}) == {"set": 1}
+        assert await it.ask({"device": "six", "clear": "all"}) == {"error": "no device 'six'; there are one, two"}
+        state = (await it.ask({"status": True}))["devices"]
         assert (state["one"]["faults"], len(state["two"]["faults"])) == ([], 1)
         assert await it.ask({"clear": "all"}) == {"cleared": 1}
 
@@ -102,22 +115,36 @@ async def test_of_several_proxies_the_one_that_is_named_is_meant() -> None:
         (b"[]", "expected an object"),
         (b'{"unknown": 1}', "expected an object"),
         (b"{}", "expected exactly one of"),
-        (b'{"set": {}, "clear": 1}', "expected exactly one of"),
-        (b'{"set": "no_answer"}', "expected an object with"),
-        (b'{"set": {"fault": ["x"]}}', "no fault ['x']"),
-        (b'{"set": {"fault": "latency", "delay_s": 1e400}}', "latency: delay_s: expected a number"),
-        (b'{"set": {"fault": "latency", "delay_s": NaN}}', "latency: delay_s: expected a number"),
-        (b'{"set": {"fault": "no_answer", "count": 1.5}}', "no_answer: count: expected a whole number"),
-        (b'{"clear": "one"}', "clear: expected the id"),
-        (b'{"clear": true}', "clear: expected the id"),
-        (b'{"proxy": {}, "state": true}', "no proxy {}"),
+        (b'{"fault": {}, "clear": 1}', "expected exactly one of"),
+        (b'{"device": "meter", "fault": ["x"]}', "no fault ['x']"),
+        (b'{"device": {}, "fault": "reset"}', "no device {}"),
+        (b'{"device": "meter", "fault": "reset", "parameters": 3}', "parameters: expected names and values"),
+        (
+            b'{"device": "meter", "fault": "frozen_value"}',
+            "frozen_value: is of what is said, and this proxy only passes it on",
+        ),
+        (b'{"device": "meter", "fault": "heartbeat_lost"}', "does not apply to modbus_tcp, but to parent"),
+        (
+            b'{"device": "meter", "fault": "latency", "parameters": {"delay_s": 1e400}}',
+            "latency: delay_s: expected a number",
+        ),
+        (
+            b'{"device": "meter", "fault": "latency", "parameters": {"delay_s": NaN}}',
+            "latency: delay_s: expected a number",
+        ),
+        (
+            b'{"device": "meter", "fault": "no_answer", "parameters": {"count": 1.5}}',
+            "no_answer: count: expected a whole number",
+        ),
+        (b'{"device": "meter", "clear": 1.5}', "clear: expected the name of a fault, its id"),
+        (b'{"device": "meter", "clear": true}', "clear: expected the name of a fault, its id"),
     ],
 )
 async def test_a_line_that_can_not_be_used_is_answered_and_changes_nothing(line: bytes, words: str) -> None:
     async with field() as on:
-        answer = FaultControl({"meter": on.proxy}).answer(line)
-        assert answer.keys() == {"error"}
-        assert words in answer["error"]
+        said = answer(board(meter=on.proxy), line)
+        assert said.keys() == {"error"}
+        assert words in said["error"]
         assert on.proxy.faults.as_json() == []
 
 
@@ -169,7 +196,7 @@ async def test_a_process_proxies_obeys_and_ends_on_sigterm() -> None:
             assert await reader.readexactly(9) == mbap(b"\x83\x06")
             writer.write(ASKED)
             assert await reader.readexactly(len(REPLY)) == REPLY
-            assert "set" in await control.ask({"set": {"fault": "cut"}})
+            assert "set" in await control.ask({"device": "device", "fault": "cut"})
             writer.write(ASKED)
             with pytest.raises(ConnectionResetError):
                 await reader.readexactly(1)
@@ -255,11 +282,11 @@ def test_a_port_in_use_is_named(option: str, capsys: pytest.CaptureFixture[str])
 
 
 async def test_a_line_without_end_costs_its_own_connection_only() -> None:
-    async with field() as on, FaultControl({"meter": on.proxy}) as control:
+    async with field() as on, FaultControl(board(meter=on.proxy)) as control:
         async with talking(control.host, control.port) as it:
             it.writer.write(b"x" * 200_000)
             with suppress(ConnectionError):
                 async with asyncio.timeout(5):
                     await it.reader.read()
         async with talking(control.host, control.port) as it:
-            assert "proxies" in await it.ask({"state": True})
+            assert "devices" in await it.ask({"status": True})

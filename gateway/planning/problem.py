@@ -1,0 +1,396 @@
+"""The convex program of a site's day: built once, solved again with new numbers (disciplined parametrised, DPP).
+
+In kW and kWh, so that the numbers are of one size. Physics is hard; limits, cars' energy, comfort, reserve and targets
+are soft with prices far above any energy's, so that there is always a plan, and what was given up has a name.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from math import inf
+from typing import Any, Final, NamedTuple
+
+import cvxpy as cp
+import numpy as np
+
+from gateway.planning.model import Plan, PlanInput, ResourcePlan
+
+LIMIT_PER_KWH: Final = 100.0
+CAR_PER_KWH: Final = 10.0
+COMFORT_PER_KWH: Final = 5.0
+RESERVE_PER_KWH: Final = 3.0
+TARGET_PER_KWH: Final = 0.5
+"""What it costs to miss them: a limit before a car, a car before comfort, all before any price of energy."""
+
+BOTH_WAYS_KW: Final = 1e-3
+"""A battery that charges and discharges by more than this at once does what it can't."""
+
+UNLIMITED_KW: Final = 1e6
+GIVEN_UP_KWH: Final = 1e-3
+MOST_REPAIRS: Final = 3
+TIME_LIMIT_S: Final = 10.0
+
+TOLERANCE: Final = 1e-6
+"""Of powers in kW and costs: a thousandth of a watt would cost a third of the time and serve nobody."""
+
+_TOLERANCES: Final = ("tol_gap_abs", "tol_gap_rel", "tol_feas")
+
+
+class NoPlanError(Exception):
+    """There is no plan: the input contradicts itself, or the solver found no usable point. The text says which."""
+
+
+@dataclass(frozen=True, slots=True)
+class Shape:
+    """What a program is built for: its size, and the factors that stand before its variables.
+
+    Everything else is a number that may change from one solution to the next.
+    """
+
+    steps: int
+    step_s: float
+    batteries: tuple[tuple[float, float, float], ...]
+    vehicles: int
+    solar: int
+    thermal: tuple[tuple[float, float], ...]
+    reserve: bool
+    demand: bool
+
+    @classmethod
+    def of(cls, given: PlanInput) -> Shape:
+        """The shape of an input."""
+        return cls(
+            given.steps,
+            given.step_s,
+            tuple((one.charge_efficiency_pu, one.discharge_efficiency_pu, one.wear_per_kwh) for one in given.batteries),
+            len(given.vehicles),
+            len(given.solar),
+            tuple((one.cop, one.loss_pu_per_h) for one in given.thermal),
+            given.reserve is not None,
+            given.tariff.demand_per_kw > 0.0,
+        )
+
+
+class _Slack(NamedTuple):
+    variable: Any
+    per_kwh: float
+    hours: float
+
+    @property
+    def missed_kwh(self) -> float:
+        return float(np.sum(self.variable.value)) * self.hours
+
+
+class PlanProblem:
+    """One program for inputs of one shape."""
+
+    def __init__(self, shape: Shape, solver: str = cp.CLARABEL) -> None:
+        self.shape = shape
+        self._solver = solver
+        self._parameters: dict[str, Any] = {}
+        self._constraints: dict[str, Any] = {}
+        self._slacks: dict[str, _Slack] = {}
+        self._cost: Any = 0.0
+        self._hours = shape.step_s / 3600.0
+        steps = shape.steps
+        self._import = cp.Variable(steps, nonneg=True)
+        self._export = cp.Variable(steps, nonneg=True)
+        net: Any = self._parameter("load", steps)
+        if shape.batteries:
+            net = net + self._add_batteries()
+        if shape.vehicles:
+            net = net + self._add_vehicles()
+        if shape.solar:
+            net = net - self._add_solar()
+        if shape.thermal:
+            net = net + self._add_thermal()
+        self._constrain("balance", self._import - self._export == net)
+        self._add_interchange()
+        if shape.reserve:
+            self._add_reserve()
+        self._problem = cp.Problem(cp.Minimize(self._cost), list(self._constraints.values()))
+        if not self._problem.is_dcp(dpp=True):
+            raise AssertionError("the plan is not disciplined parametrised")
+
+    # Assembly
+
+    def _parameter(self, name: str, shape: Any, **attributes: Any) -> Any:
+        made = self._parameters[name] = cp.Parameter(shape, name=name, **attributes)
+        return made
+
+    def _constrain(self, name: str, constraint: Any) -> None:
+        self._constraints[name] = constraint
+
+    def _give_up(self, name: str, shape: Any, per_kwh: float, hours: float = 1.0) -> Any:
+        """What may be missed, in kWh, or in kW that last for `hours`."""
+        slack = _Slack(cp.Variable(shape, nonneg=True), per_kwh, hours)
+        self._slacks[name] = slack
+        self._cost += per_kwh * hours * cp.sum(slack.variable)
+        return slack.variable
+
+    def _add_batteries(self) -> Any:
+        count, steps, hours = len(self.shape.batteries), self.shape.steps, self._hours
+        into, out, wear = (np.asarray(column)[:, None] for column in zip(*self.shape.batteries, strict=True))
+        charge = self._charge = cp.Variable((count, steps), nonneg=True)
+        discharge = self._discharge = cp.Variable((count, steps), nonneg=True)
+        stored = self._stored = cp.Variable((count, steps + 1))
+        self._constrain("battery start", stored[:, 0] == self._parameter("battery_start", count))
+        dynamics = stored[:, 1:] == stored[:, :-1] + hours * (
+            cp.multiply(into, charge) - cp.multiply(1.0 / out, discharge)
+        )
+        self._constrain("battery energy", dynamics)
+        self._constrain("battery charge", charge <= self._parameter("battery_charge", (count, steps), nonneg=True))
+        limit = self._parameter("battery_discharge", (count, steps), nonneg=True)
+        self._constrain("battery discharge", discharge <= limit)
+        self._constrain("battery least", stored[:, 1:] >= self._parameter("battery_least", (count, steps)))
+        self._constrain("battery most", stored[:, 1:] <= self._parameter("battery_most", (count, steps)))
+        short = self._give_up("state of charge at the end", count, TARGET_PER_KWH)
+        self._constrain("battery target", stored[:, -1] + short >= self._parameter("battery_target", count))
+        self._cost += hours * cp.sum(cp.multiply(wear, charge + discharge))
+        return cp.sum(charge - discharge, axis=0)
+
+    def _add_vehicles(self) -> Any:
+        count, steps = self.shape.vehicles, self.shape.steps
+        power = self._vehicle = cp.Variable((count, steps), nonneg=True)
+        self._constrain("vehicle power", power <= self._parameter("vehicle_most", (count, steps), nonneg=True))
+        short = self._give_up("cars' energy", count, CAR_PER_KWH)
+        needed = self._parameter("vehicle_needed", count, nonneg=True)
+        self._constrain("vehicle energy", self._hours * cp.sum(power, axis=1) + short >= needed)
+        return cp.sum(power, axis=0)
+
+    def _add_solar(self) -> Any:
+        """All inverters as one: what is free is curtailed anywhere alike."""
+        given = self._given = cp.Variable(self.shape.steps, nonneg=True)
+        self._constrain("solar", given <= self._parameter("solar_available", self.shape.steps, nonneg=True))
+        return given
+
+    def _add_thermal(self) -> Any:
+        count, steps, hours = len(self.shape.thermal), self.shape.steps, self._hours
+        cop, loss = (np.asarray(column)[:, None] for column in zip(*self.shape.thermal, strict=True))
+        power = self._heat = cp.Variable((count, steps), nonneg=True)
+        held = self._held = cp.Variable((count, steps + 1))
+        self._constrain("thermal power", power <= self._parameter("thermal_most", (count, steps), nonneg=True))
+        self._constrain("thermal start", held[:, 0] == self._parameter("thermal_start", count))
+        keeps = np.maximum(1.0 - hours * loss, 0.0)
+        drawn = self._parameter("thermal_drawn", (count, steps))
+        dynamics = held[:, 1:] == cp.multiply(keeps, held[:, :-1]) + hours * (cp.multiply(cop, power) - drawn)
+        self._constrain("thermal energy", dynamics)
+        cold = self._give_up("warmth", (count, steps), COMFORT_PER_KWH)
+        hot = self._give_up("coolness", (count, steps), COMFORT_PER_KWH)
+        self._constrain("thermal least", held[:, 1:] + cold >= self._parameter("thermal_least", (count, steps)))
+        self._constrain("thermal most", held[:, 1:] - hot <= self._parameter("thermal_full", (count, steps)))
+        return cp.sum(power, axis=0)
+
+    def _add_interchange(self) -> None:
+        steps, hours = self.shape.steps, self._hours
+        for name, power in (("import", self._import), ("export", self._export)):
+            beyond = self._give_up(f"the {name} limit", steps, LIMIT_PER_KWH, hours)
+            limit = self._parameter(f"{name}_limit", steps, nonneg=True)
+            self._constrain(f"{name} limit", power <= limit + beyond)
+        prices = self._parameter("import_price", steps), self._parameter("export_price", steps)
+        self._cost += hours * (
+            cp.sum(cp.multiply(prices[0], self._import)) - cp.sum(cp.multiply(prices[1], self._export))
+        )
+        if self.shape.demand:
+            peak = cp.Variable(nonneg=True)
+            self._constrain("peak", peak >= self._import)
+            self._constrain("peak so far", peak >= self._parameter("peak_so_far", (), nonneg=True))
+            self._cost += self._parameter("demand_price", (), nonneg=True) * peak
+
+    def _add_reserve(self) -> None:
+        """Room in power, and energy behind it: up is less net power, from what is charging or can discharge."""
+        steps = self.shape.steps
+        up = self._parameter("reserve_up", steps, nonneg=True)
+        down = self._parameter("reserve_down", steps, nonneg=True)
+        short_up = self._give_up("reserve upward", steps, RESERVE_PER_KWH, self._hours)
+        short_down = self._give_up("reserve downward", steps, RESERVE_PER_KWH, self._hours)
+        if self.shape.batteries:
+            flow = cp.sum(self._charge - self._discharge, axis=0)
+            most_out = self._parameter("battery_all_out", steps, nonneg=True)
+            most_in = self._parameter("battery_all_in", steps, nonneg=True)
+            self._constrain("reserve power up", most_out + flow + short_up >= up)
+            self._constrain("reserve power down", most_in - flow + short_down >= down)
+            energy_up = self._parameter("reserve_up_kwh", steps, nonneg=True)
+            energy_down = self._parameter("reserve_down_kwh", steps, nonneg=True)
+            floor = self._parameter("battery_floor_kwh", steps)
+            ceiling = self._parameter("battery_ceiling_kwh", steps)
+            total = cp.sum(self._stored[:, :-1], axis=0)
+            self._constrain("reserve energy up", total - floor + short_up >= energy_up)
+            self._constrain("reserve energy down", ceiling - total + short_down >= energy_down)
+        else:
+            self._constrain("reserve power up", short_up >= up)
+            self._constrain("reserve power down", short_down >= down)
+
+    # Numbers
+
+    def _set(self, given: PlanInput) -> None:
+        values = {"load": _kw(given.load_w), **_interchange_values(given)}
+        if given.batteries:
+            values |= _battery_values(given)
+        if given.vehicles:
+            values |= _vehicle_values(given)
+        if given.solar:
+            values["solar_available"] = np.sum(_kw([one.available_w for one in given.solar]), axis=0)
+        if given.thermal:
+            values |= _thermal_values(given)
+        if given.reserve is not None:
+            values |= _reserve_values(given)
+        for name, parameter in self._parameters.items():
+            parameter.value = values[name]
+
+    def solve(self, given: PlanInput, time_limit_s: float = TIME_LIMIT_S) -> Plan:
+        """The plan for these numbers; raises NoPlanError, and ValueError for an input of another shape."""
+        if found := given.problems():
+            raise NoPlanError("; ".join(found))
+        if Shape.of(given) != self.shape:
+            raise ValueError("the input has another shape than the program")
+        started_s = time.perf_counter()
+        self._set(given)
+        status, repairs = self._solve(time_limit_s), 0
+        while self._repair(given) and repairs < MOST_REPAIRS:
+            repairs += 1
+            status = self._solve(max(time_limit_s - (time.perf_counter() - started_s), 0.1))
+        return self._plan(given, status, time.perf_counter() - started_s, repairs)
+
+    def _solve(self, time_limit_s: float) -> str:
+        options: dict[str, Any] = {}
+        if self._solver == cp.CLARABEL:
+            options = {"time_limit": time_limit_s, **dict.fromkeys(_TOLERANCES, TOLERANCE)}
+        try:
+            self._problem.solve(solver=self._solver, **options)
+        except cp.SolverError as error:
+            raise NoPlanError(f"the solver failed: {error}") from error
+        status = self._problem.status
+        if self._import.value is None or status in (cp.INFEASIBLE, cp.UNBOUNDED):
+            raise NoPlanError(f"no plan: {status}")
+        return "optimal" if status == cp.OPTIMAL else "incumbent"
+
+    def _repair(self, given: PlanInput) -> bool:
+        """Where a battery goes both ways at once, close the way that its net power is against; whether any did."""
+        if not given.batteries:
+            return False
+        charge, discharge = self._charge.value, self._discharge.value
+        both = np.minimum(charge, discharge) > BOTH_WAYS_KW
+        if not both.any():
+            return False
+        charges = charge >= discharge
+        for name, closed in (("battery_charge", both & ~charges), ("battery_discharge", both & charges)):
+            self._parameters[name].value = np.where(closed, 0.0, self._parameters[name].value)
+        return True
+
+    def _plan(self, given: PlanInput, status: str, solve_s: float, repairs: int) -> Plan:
+        lambda_per_kwh = -np.asarray(self._constraints["balance"].dual_value) / self._hours
+        given_up = {name: round(slack.missed_kwh, 6) for name, slack in self._slacks.items()}
+        penalties = sum(slack.missed_kwh * slack.per_kwh for slack in self._slacks.values())
+        return Plan(
+            given.step_s,
+            _watts(self._import.value - self._export.value),
+            tuple(float(value) for value in lambda_per_kwh),
+            tuple(self._resources(given)),
+            float(self._problem.value) - penalties,
+            {name: kwh for name, kwh in given_up.items() if kwh > GIVEN_UP_KWH},
+            status,
+            solve_s,
+            repairs,
+        )
+
+    def _resources(self, given: PlanInput) -> list[ResourcePlan]:
+        found = []
+        if given.batteries:
+            worth = np.asarray(self._constraints["battery energy"].dual_value)[:, 0]
+            for at, battery in enumerate(given.batteries):
+                power_w = _watts(self._charge.value[at] - self._discharge.value[at])
+                stored = _watts(self._stored.value[at])
+                found.append(ResourcePlan(battery.name, power_w, stored, abs(float(worth[at]))))
+        if given.vehicles:
+            worth = np.asarray(self._constraints["vehicle energy"].dual_value)
+            for at, vehicle in enumerate(given.vehicles):
+                found.append(ResourcePlan(vehicle.name, _watts(self._vehicle.value[at]), (), float(worth[at])))
+        if given.solar:
+            available = np.sum(_kw([one.available_w for one in given.solar]), axis=0)
+            share = self._given.value / np.maximum(available, 1e-9)
+            found += [ResourcePlan(one.name, _watts(-share * _kw(one.available_w))) for one in given.solar]
+        if given.thermal:
+            worth = np.asarray(self._constraints["thermal energy"].dual_value)[:, 0]
+            for at, pump in enumerate(given.thermal):
+                stored = _watts(self._held.value[at])
+                found.append(ResourcePlan(pump.name, _watts(self._heat.value[at]), stored, abs(float(worth[at]))))
+        return found
+
+
+def _kw(values_w: Any) -> Any:
+    return np.asarray(values_w, dtype=float) / 1e3
+
+
+def _watts(values_kw: Any) -> tuple[float, ...]:
+    return tuple((np.asarray(values_kw) * 1e3).tolist())
+
+
+def _each_step(values: Sequence[float], steps: int) -> Any:
+    return np.repeat(np.asarray(values, dtype=float)[:, None], steps, axis=1)
+
+
+def _interchange_values(given: PlanInput) -> dict[str, Any]:
+    values: dict[str, Any] = {
+        "import_price": np.asarray(given.tariff.import_per_kwh),
+        # An export price above the import's would be earned by turning power round at the meter.
+        "export_price": np.minimum(given.tariff.export_per_kwh, given.tariff.import_per_kwh),
+        "peak_so_far": given.tariff.peak_so_far_w / 1e3,
+        "demand_price": given.tariff.demand_per_kw,
+    }
+    for name, limit_w in (("import_limit", given.import_limit_w), ("export_limit", given.export_limit_w)):
+        values[name] = np.minimum(_kw(limit_w or (inf,) * given.steps), UNLIMITED_KW)
+    return values
+
+
+def _battery_values(given: PlanInput) -> dict[str, Any]:
+    every, steps = given.batteries, given.steps
+    full = [one.capacity_wh / 1e3 for one in every]
+    least = [min(one.soc_min, one.soc) * kwh for one, kwh in zip(every, full, strict=True)]
+    most = [max(one.soc_max, one.soc) * kwh for one, kwh in zip(every, full, strict=True)]
+    target = [(one.soc if one.target_soc is None else one.target_soc) for one in every]
+    return {
+        "battery_start": np.asarray([one.soc * kwh for one, kwh in zip(every, full, strict=True)]),
+        "battery_charge": _each_step([one.charge_w / 1e3 for one in every], steps),
+        "battery_discharge": _each_step([one.discharge_w / 1e3 for one in every], steps),
+        "battery_least": _each_step(least, steps),
+        "battery_most": _each_step(most, steps),
+        "battery_target": np.asarray([soc * kwh for soc, kwh in zip(target, full, strict=True)]),
+    }
+
+
+def _vehicle_values(given: PlanInput) -> dict[str, Any]:
+    most = np.zeros((len(given.vehicles), given.steps))
+    for at, vehicle in enumerate(given.vehicles):
+        most[at, max(vehicle.from_step, 0) : max(vehicle.until_step, 0)] = vehicle.max_w / 1e3
+    return {"vehicle_most": most, "vehicle_needed": _kw([one.needed_wh for one in given.vehicles])}
+
+
+def _thermal_values(given: PlanInput) -> dict[str, Any]:
+    every, steps = given.thermal, given.steps
+    return {
+        "thermal_most": _each_step([one.max_w / 1e3 for one in every], steps),
+        "thermal_start": _kw([one.stored_wh for one in every]),
+        "thermal_drawn": _kw([one.heat_w for one in every]),
+        "thermal_least": _each_step([one.least_wh / 1e3 for one in every], steps),
+        "thermal_full": _each_step([one.most_wh / 1e3 for one in every], steps),
+    }
+
+
+def _reserve_values(given: PlanInput) -> dict[str, Any]:
+    assert given.reserve is not None
+    steps, hours = given.steps, given.reserve.lasting_s / 3600.0
+    up, down = _kw(given.reserve.up_w), _kw(given.reserve.down_w)
+    every = given.batteries
+    return {
+        "reserve_up": up,
+        "reserve_down": down,
+        "reserve_up_kwh": up * hours,
+        "reserve_down_kwh": down * hours,
+        "battery_all_out": np.full(steps, sum(one.discharge_w for one in every) / 1e3),
+        "battery_all_in": np.full(steps, sum(one.charge_w for one in every) / 1e3),
+        "battery_floor_kwh": np.full(steps, sum(one.soc_min * one.capacity_wh for one in every) / 1e3),
+        "battery_ceiling_kwh": np.full(steps, sum(one.soc_max * one.capacity_wh for one in every) / 1e3),
+    }
