@@ -78,6 +78,26 @@ class RunOptions:
     lags: Mapping[str, MeasuredLag] = field(default_factory=dict)
     record_decisions: Path | None = None
 
+    def all_addresses(self) -> dict[str, Address]:
+        """Where each device is in this run."""
+        return {name: self.addresses.get(name, device.address) for name, device in self.site.devices.items()}
+
+    def writable(self) -> dict[str, bool]:
+        """Twins may be written; real devices only by leave; neither while observing nor where the site file says no."""
+        return {
+            name: not self.observe and not device.read_only and (name in self.twins or self.allow_real_writes)
+            for name, device in self.site.devices.items()
+        }
+
+    def written_addresses(self) -> dict[str, Address]:
+        """The devices that will be written to, and where they are."""
+        writable = self.writable()
+        return {
+            name: address
+            for name, address in self.all_addresses().items()
+            if writable[name] and self.profiles[name].control is not None
+        }
+
 
 class Runtime:
     """One running gateway. `run` serves until `stop` is set, then writes the rest states and ends."""
@@ -98,9 +118,17 @@ class Runtime:
         self.journal = Journal(options.directory, clock, utc, own_thread=surroundings.own_process)
         self.inbox = ImageInbox(self._write_result, self._transition)
         self.drivers: list[Driver] = build_drivers(
-            site, options.profiles, self.inbox, clock, self._addresses(), self._writable(), surroundings.transports
+            site,
+            options.profiles,
+            self.inbox,
+            clock,
+            options.all_addresses(),
+            options.writable(),
+            surroundings.transports,
         )
-        self.read_backs = ReadBackWatch(bind_devices(site, options.profiles, self._addresses(), self._writable()))
+        self.read_backs = ReadBackWatch(
+            bind_devices(site, options.profiles, options.all_addresses(), options.writable())
+        )
         by_device = {device: driver for driver in self.drivers for device in driver.devices}
         self.writer = Writer(
             by_device, self._paces(), clock, site.control.setpoint_life_s, self._written, options.observe
@@ -140,19 +168,6 @@ class Runtime:
         self._log = structlog.get_logger()
 
     # Assembly
-
-    def _addresses(self) -> dict[str, Address]:
-        return {
-            name: self.options.addresses.get(name, device.address) for name, device in self.options.site.devices.items()
-        }
-
-    def _writable(self) -> dict[str, bool]:
-        """Twins may be written; real devices only by leave; neither while observing nor where the site file says no."""
-        options = self.options
-        return {
-            name: not options.observe and not device.read_only and (name in options.twins or options.allow_real_writes)
-            for name, device in options.site.devices.items()
-        }
 
     def _operable(self) -> dict[str, Operable]:
         return {one.name: Operable(one.min_w, one.max_w, one.controllable) for one in self.model.devices}

@@ -24,6 +24,7 @@ from gateway.bench.children import ChildFailedError
 from gateway.bench.fault_proxies import FaultProxies
 from gateway.bench.twins import TwinsProcess
 from gateway.cli.sites import BAD_INPUT, FAILED, broker_address
+from gateway.device_locks import held_devices
 from gateway.runtime import RunOptions, Runtime
 from gateway.state_directory import SiteHeldError, default_state_directory, held_state_directory
 
@@ -108,8 +109,9 @@ async def _run(
             lags=request.lags,
             record_decisions=request.record_decisions,
         )
-        _tell_what_is_written(options)
-        await Runtime(options).run(stop)
+        with held_devices(options.written_addresses()):
+            _tell_what_is_written(options)
+            await Runtime(options).run(stop)
     except ValueError as error:
         raise BadRequestError(str(error)) from error
     finally:

@@ -146,3 +146,18 @@ async def test_twins_name_a_port_that_is_taken(started: Started) -> None:
         path: Path = written(site, started.folder)
         lines = await refusal(started.run("twins", "gateway", "twins", str(path), "--ports", "declared"))
     assert any(f"battery_a: 127.0.0.1:{port}: Address already in use" in line for line in lines)
+
+
+async def test_a_second_gateway_with_another_state_directory_may_not_write_to_the_same_devices(
+    started: Started,
+) -> None:
+    site = written(steady_site("battery_a"), started.folder)
+    broker = f"127.0.0.1:{closed_port()}"
+    twins = await started.twins(site)
+    first = started.gateway(site, started.folder / "one", "--twin", "all", broker=broker, twins=twins)
+    await first.ready()
+    second = started.gateway(site, started.folder / "two", "--twin", "all", broker=broker, twins=twins)
+    (line,) = await refusal(second.running)
+    assert line.startswith("battery_a: another gateway on this machine writes to it, at modbus://127.0.0.1:")
+    watching = started.gateway(site, started.folder / "two", "--twin", "all", "--observe", broker=broker, twins=twins)
+    await watching.ready()
