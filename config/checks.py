@@ -9,6 +9,7 @@ import posixpath
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from typing import Any, Final
 
+from config.compliance import compliance_names
 from config.findings import Path, Problem, Severity, did_you_mean, shown
 from config.partial import broken, known
 from config.profile import Profile
@@ -214,6 +215,7 @@ SITE_RULES: Final[tuple[Rule, ...]] = (
     _one_parent_dispatches,
     _fallback_within_static_limits,
     _somebody_can_be_lost,
+    compliance_names,
     *SECURITY_RULES,
 )
 

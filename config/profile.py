@@ -17,12 +17,13 @@ from config.findings import Problem, did_you_mean
 from config.strict import Flag, Name, NotNegative, Number, Positive, Rule, Strict, Whole
 from config.vocabulary import DeviceKind
 
-ADDRESSES: Final = ("modbus", "sunspec", "opcua", "mqtt", "ocpp")
+ADDRESSES: Final = ("modbus", "sunspec", "opcua", "mqtt", "ocpp", "layer")
 PROTOCOL_ADDRESSES: Final = {
     "modbus": ("modbus", "sunspec"),
     "opcua": ("opcua",),
     "mqtt": ("mqtt",),
     "ocpp": ("ocpp",),
+    "layer": ("layer",),
 }
 
 
@@ -257,6 +258,17 @@ class OcppAddress(Strict):
     rules: ClassVar[tuple[Rule, ...]] = (_one_kind_of_value,)
 
 
+class LayerAddress(Strict):
+    """A value in the messages of the layer interface, as the parent of a layer sees it.
+
+    The offer is read for the interval in which now lies. `bypass` is what the driver itself has noticed of others that
+    command the layer.
+    """
+
+    message: Literal["telemetry", "offer", "dispatch", "bypass"] = Field(description="which message holds it")
+    field: str = Field("", description="the name of the field there")
+
+
 class OcppSettings(Strict):
     """What a kind of charger asks of its central system."""
 
@@ -298,14 +310,17 @@ class PointProfile(Strict):
     """
 
     modbus: RegisterAddress | None = Field(
-        None, description="address in Modbus registers; exactly one of the five is given"
+        None, description="address in Modbus registers; exactly one of the six is given"
     )
     sunspec: SunSpecAddress | None = Field(
-        None, description="address in a SunSpec model; exactly one of the five is given"
+        None, description="address in a SunSpec model; exactly one of the six is given"
     )
-    opcua: OpcUaAddress | None = Field(None, description="address of an OPC UA node; exactly one of the five is given")
-    mqtt: MqttAddress | None = Field(None, description="MQTT topics; exactly one of the five is given")
-    ocpp: OcppAddress | None = Field(None, description="value or command of OCPP; exactly one of the five is given")
+    opcua: OpcUaAddress | None = Field(None, description="address of an OPC UA node; exactly one of the six is given")
+    mqtt: MqttAddress | None = Field(None, description="MQTT topics; exactly one of the six is given")
+    ocpp: OcppAddress | None = Field(None, description="value or command of OCPP; exactly one of the six is given")
+    layer: LayerAddress | None = Field(
+        None, description="value in a message of the layer interface; exactly one of the six is given"
+    )
     sum: Annotated[dict[Name, Number], Field(min_length=1)] | None = Field(
         None,
         description="in place of an address, over Modbus: points of this profile and the factor of each, whose values "
@@ -558,8 +573,8 @@ class Profile(Strict):
     profile: Name = Field(description="the profile's name; the file is named the same")
     title: str = Field(description="what people call this kind of device")
     kind: DeviceKind = Field(description="what the device is to control")
-    protocol: Literal["modbus", "opcua", "mqtt", "ocpp"] = Field(
-        description="modbus, opcua, mqtt or ocpp; every point is addressed by it"
+    protocol: Literal["modbus", "opcua", "mqtt", "ocpp", "layer"] = Field(
+        description="modbus, opcua, mqtt, ocpp or layer; every point is addressed by it"
     )
     status: Literal["from_document", "verified_on_hardware"] = Field(
         "from_document", description="whether it was tried on a real device"

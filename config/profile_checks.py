@@ -186,6 +186,8 @@ def _where(point: PointProfile) -> tuple[object, ...]:
     if point.ocpp is not None:
         address = point.ocpp
         return ("ocpp", address.measurand, address.phase, address.location, address.status, address.transaction_energy)
+    if point.layer is not None:
+        return ("layer", point.layer.message, point.layer.field)
     return ("mqtt", point.mqtt.topic, point.mqtt.json_path) if point.mqtt is not None else ()
 
 

@@ -102,12 +102,16 @@ class PlugInEvent(Strict):
 
 
 class GridEvent(Strict):
-    """The source behind the connection point; what is not named stays."""
+    """The source behind the connection point, and the breaker there; what is not named stays."""
 
-    voltage_v: Positive | None = Field(None, description="from phase to neutral")
+    voltage_v: Positive | tuple[Positive, Positive, Positive] | None = Field(
+        None, description="from phase to neutral; of all phases or of each"
+    )
     frequency_hz: Positive | None = Field(None, description="of the source")
+    ramp_s: NotNegative = Field(0.0, description="how long the change takes, and the way back; 0: a step")
+    breaker: Literal["open", "closed"] | None = Field(None, description="open: every twin is without a grid")
 
-    rules: ClassVar[tuple[Rule, ...]] = (lambda grid: _some_of(grid, ("voltage_v", "frequency_hz")),)
+    rules: ClassVar[tuple[Rule, ...]] = (lambda grid: _some_of(grid, ("voltage_v", "frequency_hz", "breaker")),)
 
 
 class FaultEvent(Strict):

@@ -8,6 +8,7 @@ from typing import Annotated, ClassVar, Literal, TypeAlias
 
 from pydantic import Field
 
+from config.compliance import Compliance
 from config.findings import Problem
 from config.strict import Flag, Name, NotNegative, Number, PerUnit, Port, Positive, Rule, Strict
 from config.twin import DeviceTwin, Simulation
@@ -375,4 +376,5 @@ class Site(Strict):
     control: ControlSettings = Field(ControlSettings(), description="the control cycle")
     parents: tuple[Parent, ...] = Field((), description="who may send orders")
     devices: Annotated[dict[Name, DeviceSite], Field(min_length=1)] = Field(description="the devices by name")
+    compliance: Compliance = Field(Compliance(), description="grid rules that this site follows")
     simulation: Simulation = Field(Simulation(), description="the bench's side: physics, load and weather")

@@ -88,6 +88,7 @@ class DeviceKind(StrEnum):
     BATTERY = "battery"
     CHARGER = "charger"
     RELAY = "relay"
+    LAYER = "layer"
 
 
 class ChargingState(StrEnum):
@@ -127,7 +128,10 @@ class WritePriority(IntEnum):
 
 
 class Setpoint(NamedTuple):
-    """The active power asked of one device, load convention, with its cause and expiry (monotonic)."""
+    """The active power asked of one device, load convention, with its cause and expiry (monotonic).
+
+    `lambda_per_kwh`: the price at which the share was cleared, for a layer below; None: there was none.
+    """
 
     device: str
     power_w: float
@@ -135,6 +139,7 @@ class Setpoint(NamedTuple):
     expires_s: float
     sequence: int
     priority: WritePriority = WritePriority.SETPOINT
+    lambda_per_kwh: float | None = None
 
 
 class WriteResult(NamedTuple):
@@ -180,3 +185,16 @@ SETPOINT_READBACK_W: Final = "setpoint_readback_w"
 MAX_CHARGE_W: Final = "max_charge_w"
 MAX_DISCHARGE_W: Final = "max_discharge_w"
 HEARTBEAT: Final = "heartbeat"
+
+# What a layer below says of itself: its offer for the present interval, the state of its compliance, and what its
+# parent's driver has noticed of others who command it.
+OFFER_CURVE: Final = "offer_curve"
+"""Text: a JSON array of [price per kWh, net power in W], prices ascending, power not rising."""
+OFFER_LOWER_W: Final = "offer_lower_w"
+OFFER_UPPER_W: Final = "offer_upper_w"
+OFFER_RESPONSE_S: Final = "offer_response_s"
+ENERGY_UP_WH: Final = "energy_up_wh"
+ENERGY_DOWN_WH: Final = "energy_down_wh"
+COMPLIANCE: Final = "compliance"
+BYPASS: Final = "bypass"
+"""Text: who else commands it, as far as is known; empty: nobody."""

@@ -17,6 +17,7 @@ from gateway.control.model import SiteModel
 from gateway.control.orders_in_force import (
     DispatchInForce,
     LimitInForce,
+    MarginsInForce,
     OrdersInForce,
     OverrideInForce,
     RegulationInForce,
@@ -157,11 +158,12 @@ def _orders_out(orders: OrdersInForce) -> dict[str, Any]:
         "overrides": [each._asdict() for each in orders.overrides],
         "fallback_reason": orders.fallback_reason,
         "meter_released": orders.meter_released,
+        "margins": None if orders.margins is None else orders.margins._asdict(),
     }
 
 
 def _orders_in(raw: Mapping[str, Any]) -> OrdersInForce:
-    dispatch, regulation = raw["dispatch"], raw["regulation"]
+    dispatch, regulation, margins = raw["dispatch"], raw["regulation"], raw.get("margins")
     return OrdersInForce(
         tuple(_limit_in(each) for each in raw["limits"]),
         None if dispatch is None else DispatchInForce(**dispatch),
@@ -169,6 +171,7 @@ def _orders_in(raw: Mapping[str, Any]) -> OrdersInForce:
         tuple(OverrideInForce(**each) for each in raw["overrides"]),
         raw["fallback_reason"],
         raw["meter_released"],
+        None if margins is None else MarginsInForce(**margins),
     )
 
 

@@ -28,8 +28,9 @@ from gateway.cycle import ControlCycle, CycleReport
 from gateway.image import ImageInbox
 from gateway.journal import Journal
 from gateway.local_socket import local_socket
-from gateway.orders.book import OrderBook, ParentState
+from gateway.orders.book import OrderBook
 from gateway.orders.desk import OrderDesk
+from gateway.orders.held import ParentState
 from gateway.orders.operator import Operable, OperatorDesk
 from gateway.parent.aggregate import compliance, offer, telemetry
 from gateway.parent.mqtt_parent import MqttParent

@@ -9,7 +9,9 @@ from typing import TYPE_CHECKING, Any
 
 from config.vocabulary import CHARGING_STATE, FREQUENCY_HZ, POWER_W, SOC, VOLTAGE_V, Clock
 from gateway.control.resources import SLOW_POINT_STALE_S
-from gateway.orders.book import HeldOrder, HeldOverride, utc_text
+from gateway.orders.book import utc_text
+from gateway.orders.held import HeldOrder
+from gateway.orders.overrides import HeldOverride
 
 if TYPE_CHECKING:
     from gateway.runtime import Runtime

@@ -1,11 +1,17 @@
-"""The way into a running twins process: JSON lines over loopback TCP.
+"""The way into a running twins process: JSON lines over loopback TCP. Load convention; times in seconds.
 
-`{"real_power_w": {"name": w}}` tells the measured power of real devices (load convention), each control cycle.
-`{"load_step_w": w}` adds to the uncontrolled load, `{"irradiance_pu": share}` leaves that share to all PV, and
-`{"grid": {"voltage_v", "frequency_hz"}}` changes the source. `{"plug_in": {"device", ...}}` brings a car to a charger,
-with what the site file may say of one, and `{"unplug": "name"}` takes it away. `{"state": true}` is answered by one
-line with the state of every model. A line may have several of these. What can't be used is answered by a line with
-`error`, and changes nothing.
+A line is one object with any of these keys; what can't be used is answered by a line with `error`, and changes nothing.
+
+- `{"real_power_w": {"name": w}}`: the measured power of real devices, each control cycle
+- `{"load_step_w": w}`: added to the uncontrolled load; `[w, w, w]`: to that of phases 1, 2, 3
+- `{"irradiance_pu": share}`: leaves that share to all PV
+- `{"grid": {"voltage_v", "frequency_hz", "ramp_s"}}`: changes the source, of all phases or `[v, v, v]` of each, at
+  once or linearly within `ramp_s`
+- `{"breaker": "open"}`, `{"breaker": "closed"}`: at the connection point; open: no twin has a grid
+- `{"heat_pump": "blocked"}`, `"normal"`, `"raised"`: what its owner's contacts say to the load's heat pump
+- `{"plug_in": {"device", ...}}`: a car comes to a charger, with what the site file may say of one; `{"unplug": "name"}`
+  takes it away
+- `{"state": true}`: answered by one line with the state of every model
 """
 
 from __future__ import annotations
@@ -19,14 +25,20 @@ from pydantic import ValidationError
 
 from config.twin import EvTwin
 from config.vocabulary import Clock
-from sim_devices.models import BatteryModel, ChargerModel, InverterModel
+from sim_devices.heat_pump import HeatPumpModel, HeatPumpOrder
+from sim_devices.models import BatteryModel, ChargerModel, GridFollowingModel, InverterModel
 from sim_devices.physics import PowerDevice, SitePhysics
 
 MAX_LINE: Final = 65_536
 MOST_W: Final = 1e9
 HOST: Final = "127.0.0.1"
-KNOWN: Final = frozenset({"real_power_w", "load_step_w", "irradiance_pu", "grid", "plug_in", "unplug", "state"})
-GRID: Final = frozenset({"voltage_v", "frequency_hz"})
+KNOWN: Final = frozenset(
+    {"real_power_w", "load_step_w", "irradiance_pu", "grid", "breaker", "heat_pump", "plug_in", "unplug", "state"}
+)
+GRID: Final = frozenset({"voltage_v", "frequency_hz", "ramp_s"})
+GRID_EXPECTED: Final = "grid: expected an object of frequency_hz, voltage_v above 0"
+BREAKER: Final = ("open", "closed")
+PHASES: Final = 3
 
 
 class ControlPort:
@@ -112,11 +124,15 @@ class ControlPort:
     def _happen(self, request: dict[str, Any]) -> None:
         physics = self._physics
         if "load_step_w" in request:
-            physics.inject_load_step(float(request["load_step_w"]))
+            physics.inject_load_step(request["load_step_w"])
         if "irradiance_pu" in request:
             physics.set_irradiance(request["irradiance_pu"])
         if "grid" in request:
             physics.set_grid(**request["grid"])
+        if "breaker" in request:
+            physics.set_breaker(request["breaker"])
+        if "heat_pump" in request and physics.heat_pump is not None:
+            physics.heat_pump.set_order(HeatPumpOrder(request["heat_pump"]))
         if "unplug" in request:
             self._charger(request["unplug"]).unplug()
         if "plug_in" in request:
@@ -139,15 +155,30 @@ class ControlPort:
                 return f"real_power_w: {name} is not a real device here"
             if not _is_power(power_w):
                 return f"real_power_w: {name}: not a number of watts"
-        if "load_step_w" in request and not _is_power(request["load_step_w"]):
-            return "load_step_w: not a number of watts"
+        if "load_step_w" in request and not _each(_is_power, request["load_step_w"]):
+            return "load_step_w: not a number of watts, or three"
         share = request.get("irradiance_pu", 1.0)
         if not _is_power(share) or not 0.0 <= share <= 1.0:
             return "irradiance_pu: not a share"
+        return self._grid_fault(request) or self._car_fault(request)
+
+    def _grid_fault(self, request: dict[str, Any]) -> str:
         grid = request.get("grid", {})
-        if not isinstance(grid, dict) or not grid.keys() <= GRID or not all(map(_is_above_zero, grid.values())):
-            return f"grid: expected an object of {', '.join(sorted(GRID))} above 0"
-        return self._car_fault(request)
+        if not isinstance(grid, dict) or not grid.keys() <= GRID:
+            return GRID_EXPECTED
+        if not _each(_is_above_zero, grid.get("voltage_v", 1.0)) or not _is_above_zero(grid.get("frequency_hz", 1.0)):
+            return GRID_EXPECTED
+        ramp_s = grid.get("ramp_s", 0.0)
+        if not _is_power(ramp_s) or ramp_s < 0:
+            return "grid: ramp_s: not a time"
+        if request.get("breaker", "closed") not in BREAKER:
+            return f"breaker: expected {' or '.join(BREAKER)}"
+        if "heat_pump" in request:
+            if self._physics.heat_pump is None:
+                return "heat_pump: the site's load has none"
+            if request["heat_pump"] not in list(HeatPumpOrder):
+                return f"heat_pump: expected {', '.join(HeatPumpOrder)}"
+        return ""
 
     def _car_fault(self, request: dict[str, Any]) -> str:
         car = request.get("plug_in")
@@ -175,10 +206,23 @@ class ControlPort:
             "net_w": physics.net_w,
             "load_w": physics.load_w,
             "voltage_v": list(physics.voltage_v_by_phase),
+            "grid": {
+                "breaker": physics.grid.breaker,
+                "frequency_hz": physics.grid.frequency_hz,
+                "source_v": list(physics.grid.source_v_by_phase),
+            },
+            "heat_pump": None if physics.heat_pump is None else _heat_pump_state(physics.heat_pump),
             "meters": {name: {"power_w": m.power_w, "valid": m.valid} for name, m in physics.meters.items()},
             "devices": {name: _device_state(model) for name, model in physics.devices.items()},
             "real": {name: {"power_w": device.power_w} for name, device in physics.real.items()},
         }
+
+
+def _each(is_good: Callable[[Any], bool], value: Any) -> bool:
+    """Of one value, or of a list of three, one for each phase."""
+    if isinstance(value, list):
+        return len(value) == PHASES and all(map(is_good, value))
+    return is_good(value)
 
 
 def _is_above_zero(value: Any) -> bool:
@@ -189,6 +233,16 @@ def _is_power(value: Any) -> bool:
     return isinstance(value, int | float) and not isinstance(value, bool) and -MOST_W <= value <= MOST_W
 
 
+def _heat_pump_state(model: HeatPumpModel) -> dict[str, Any]:
+    return {
+        "power_w": model.power_w,
+        "running": model.running,
+        "order": model.order.value,
+        "store_c": model.store_c,
+        "starts": model.starts,
+    }
+
+
 def _device_state(model: PowerDevice) -> dict[str, Any]:
     state: dict[str, Any] = {
         "power_w": model.power_w,
@@ -196,16 +250,19 @@ def _device_state(model: PowerDevice) -> dict[str, Any]:
         "reversions": model.reversions,
         "clipped": model.clipped,
     }
+    if isinstance(model, GridFollowingModel):
+        state |= {"service": model.service.value, "reactive_var": model.reactive_var}
     match model:
         case InverterModel():
             state |= {"ceiling_pu": model.ceiling_pu, "available_w": model.available_w}
         case BatteryModel():
-            state |= {"soc": model.soc, "setpoint_w": model.setpoint_w}
+            state |= {"soc": model.soc, "setpoint_w": model.setpoint_w, "temperature_c": model.temperature_c}
         case ChargerModel():
             state |= {
                 "state": model.state.value,
                 "offered_current_a": model.offered_current_a,
                 "session_energy_wh": model.session_energy_wh,
                 "complete": model.complete,
+                "asleep": model.asleep,
             }
     return state

@@ -59,14 +59,16 @@ class Terminals(TypedDict, total=False):
 
     phases: tuple[int, ...]
     nominal_voltage_v: float
+    nominal_frequency_hz: float
     rng: Random
 
 
 class DeviceModel:
     """What all simulated devices share: terminals, phases, energy counters and seeded noise.
 
-    `power_w` is the power at the terminals (load convention); the energy counters follow it. `voltage_v_by_phase` and
-    `frequency_hz` are set by the physics. `connected` false opens the device's switch: no power flows.
+    `power_w` is the power at the terminals (load convention); the energy counters follow it. `reactive_var` is positive
+    when absorbed. `voltage_v_by_phase`, `frequency_hz` and `energized` are set by the physics. `connected` false opens
+    the device's switch, `energized` false is a dead grid: no power flows.
     """
 
     def __init__(
@@ -77,6 +79,7 @@ class DeviceModel:
         *,
         phases: tuple[int, ...] = (1, 2, 3),
         nominal_voltage_v: float = 230.0,
+        nominal_frequency_hz: float = 50.0,
         rng: Random | None = None,
     ) -> None:
         self.name = name
@@ -85,9 +88,11 @@ class DeviceModel:
         self.phases = phases
         self.nominal_voltage_v = nominal_voltage_v
         self.voltage_v_by_phase: ByPhase = (nominal_voltage_v,) * 3
-        self.frequency_hz = 50.0
+        self.frequency_hz = nominal_frequency_hz
+        self.energized = True
         self.connected = True
         self.power_w = 0.0
+        self.reactive_var = 0.0
         self.energy_import_wh = 0.0
         self.energy_export_wh = 0.0
         self.clipped = 0
@@ -114,8 +119,13 @@ class DeviceModel:
     @property
     def current_a_by_phase(self) -> ByPhase:
         """Current on phases 1, 2, 3, signed as the power (load convention)."""
-        p, v = self.power_w_by_phase, self.voltage_v_by_phase
-        return (p[0] / v[0], p[1] / v[1], p[2] / v[2])
+        return current_a_by_phase(self.power_w_by_phase, self.voltage_v_by_phase)
+
+    @property
+    def reactive_var_by_phase(self) -> ByPhase:
+        """Reactive power on phases 1, 2, 3."""
+        one, two, three = self._factor_by_phase
+        return (self.reactive_var * one, self.reactive_var * two, self.reactive_var * three)
 
     def reversion_remaining_s(self, now_s: float) -> float | None:
         """Seconds until the reversion timer runs out; None when it isn't armed."""
@@ -154,4 +164,13 @@ class DeviceModel:
 def share_by_phase(phases: tuple[int, ...]) -> ByPhase:
     """The share of a symmetrical power that phases 1, 2, 3 carry."""
     one, two, three = (float(phase in phases) / len(phases) for phase in (1, 2, 3))
+    return (one, two, three)
+
+
+def current_a_by_phase(power_w: ByPhase, voltage_v: ByPhase) -> ByPhase:
+    """Active current on phases 1, 2, 3, signed as the power; none where the phase is dead."""
+    p, v = power_w, voltage_v
+    if v[0] and v[1] and v[2]:
+        return (p[0] / v[0], p[1] / v[1], p[2] / v[2])
+    one, two, three = (power / voltage if voltage else 0.0 for power, voltage in zip(p, v, strict=True))
     return (one, two, three)

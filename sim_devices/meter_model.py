@@ -8,7 +8,7 @@ from random import Random
 from typing import NamedTuple
 
 from config.twin import DeviceTwin
-from sim_devices.device_model import SECONDS_PER_HOUR, ByPhase
+from sim_devices.device_model import SECONDS_PER_HOUR, ByPhase, current_a_by_phase
 
 
 class MeterReading(NamedTuple):
@@ -22,10 +22,13 @@ class MeterReading(NamedTuple):
     frequency_hz: float
     energy_import_wh: float
     energy_export_wh: float
+    reactive_var_by_phase: ByPhase = (0.0, 0.0, 0.0)
 
 
 class MeterModel:
     """The meter at the connection point: net power (import positive), voltage, frequency, energy.
+
+    It is behind the breaker and has a supply of its own: while the breaker is open it shows 0 V, 0 Hz and no power.
 
     It measures at every physics step or at its own `sample_interval_s`, and shows a measurement `dead_time_s` after it
     was made. While `valid` is false a twin must answer with its protocol's "not available".
@@ -70,8 +73,12 @@ class MeterModel:
     @property
     def current_a_by_phase(self) -> ByPhase:
         """Currents on phases 1, 2, 3, signed as the power."""
-        p, v = self.reading.power_w_by_phase, self.reading.voltage_v_by_phase
-        return (p[0] / v[0], p[1] / v[1], p[2] / v[2])
+        return current_a_by_phase(self.reading.power_w_by_phase, self.reading.voltage_v_by_phase)
+
+    @property
+    def reactive_var_by_phase(self) -> ByPhase:
+        """Reactive power on phases 1, 2, 3, positive when absorbed behind the meter."""
+        return self.reading.reactive_var_by_phase
 
     @property
     def frequency_hz(self) -> float:
@@ -96,6 +103,7 @@ class MeterModel:
         valid: bool,
         dt_s: float,
         now_s: float,
+        reactive_var_by_phase: ByPhase = (0.0, 0.0, 0.0),
     ) -> None:
         """Advance by `dt_s`, in which this power flowed; called by the physics once per step.
 
@@ -115,7 +123,17 @@ class MeterModel:
             noise_w = self._rng.gauss(0.0, self.settings.noise_w) / 3 if self.settings.noise_w else 0.0
             p = power_w_by_phase if not noise_w else plus_each(power_w_by_phase, noise_w)
             self._shown_after.append(
-                MeterReading(now_s, True, sum(p), p, voltage_v_by_phase, frequency_hz, self._import_wh, self._export_wh)
+                MeterReading(
+                    now_s,
+                    True,
+                    sum(p),
+                    p,
+                    voltage_v_by_phase,
+                    frequency_hz,
+                    self._import_wh,
+                    self._export_wh,
+                    reactive_var_by_phase,
+                )
             )
         while self._shown_after and self._shown_after[0].measured_s + self.settings.dead_time_s <= now_s:
             self.reading = self._shown_after.popleft()

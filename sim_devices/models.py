@@ -11,8 +11,11 @@ import math
 from typing import Unpack
 
 from config.twin import DeviceTwin
+from sim_devices.battery_temperature import CellTemperature
 from sim_devices.charger_model import MINIMUM_CURRENT_A, ChargerModel, Failsafe
 from sim_devices.device_model import SECONDS_PER_HOUR, ByPhase, DeviceModel, PowerResponse, Terminals
+from sim_devices.grid_following import GridFollowingModel
+from sim_devices.inverter_functions import ServiceState
 from sim_devices.meter_model import MeterModel, MeterReading
 
 __all__ = [
@@ -23,15 +26,17 @@ __all__ = [
     "ChargerModel",
     "DeviceModel",
     "Failsafe",
+    "GridFollowingModel",
     "InverterModel",
     "MeterModel",
     "MeterReading",
     "PowerResponse",
+    "ServiceState",
     "Terminals",
 ]
 
 
-class InverterModel(DeviceModel):
+class InverterModel(GridFollowingModel):
     """A PV inverter: generates what the sun allows, below a ceiling that a reversion timer may drop.
 
     `available_pu` (per unit of rating) is set by the physics. After the reversion time the ceiling is `fallback_pu`;
@@ -43,6 +48,7 @@ class InverterModel(DeviceModel):
         self.available_pu = 0.0
         self.ceiling_pu: float | None = None
         self.fallback_pu: float | None = None
+        self._before_over_frequency_w: float | None = None
 
     @property
     def energy_wh(self) -> float:
@@ -75,18 +81,38 @@ class InverterModel(DeviceModel):
         """Advance by `dt_s`; `now_s` is the time at the end of the step."""
         if self._expired(now_s):
             self.ceiling_pu = self.fallback_pu
-        available_w = self.available_w if self.connected else 0.0
+        available_w = self.available_w if self.connected and self.energized else 0.0
         target_w = available_w
         if self.ceiling_pu is not None:
             target_w = min(available_w, self.ceiling_pu * self.rating_w * self.settings.delivers_pu)
+        grid_acts = self._grid_acts(dt_s)
+        if grid_acts:
+            target_w = self._for_the_grid(target_w, available_w)
         power_w = self._response.step(-target_w, dt_s) + self._noise_w()
         # Shade acts at once; the response is the inverter's answer to its ceiling and to more sun.
         power_w = min(0.0, max(power_w, -available_w))
         self._response.value_w = max(self._response.value_w, -available_w)
-        self._account(power_w, dt_s)
+        self._account(self._limited_w(power_w) if grid_acts else power_w, dt_s)
+
+    def _for_the_grid(self, target_w: float, available_w: float) -> float:
+        """What is to be generated instead of `target_w`, a magnitude.
+
+        At over-frequency less than what was generated when it began, and never above the ceiling; at under-frequency
+        more than the ceiling, as far as there is sun (IEEE 1547-2018 clause 6.5.2.7, Table 23).
+        """
+        functions = self.functions
+        less_w = functions.droop_pu * self.rating_w
+        if functions.over_frequency:
+            if self._before_over_frequency_w is None:
+                self._before_over_frequency_w = -self.power_w
+            target_w = min(target_w, self._before_over_frequency_w - less_w)
+        else:
+            self._before_over_frequency_w = None
+            target_w = min(available_w, target_w - less_w)
+        return max(0.0, min(target_w, functions.generation_pu * self.rating_w))
 
 
-class BatteryModel(DeviceModel):
+class BatteryModel(GridFollowingModel):
     """A battery with its inverter: follows a power setpoint within its rating, its taper and what it holds.
 
     Charging at p watts stores p times the charge efficiency; discharging takes p divided by the discharge efficiency.
@@ -107,6 +133,12 @@ class BatteryModel(DeviceModel):
         self.soc = settings.soc
         self.setpoint_w: float | None = None
         self.fallback_w: float | None = None
+        self._cells = None if settings.temperature is None else CellTemperature(settings.temperature)
+
+    @property
+    def temperature_c(self) -> float | None:
+        """Of its cells; None where none is simulated."""
+        return None if self._cells is None else self._cells.temperature_c
 
     @property
     def stored_wh(self) -> float:
@@ -115,19 +147,27 @@ class BatteryModel(DeviceModel):
 
     @property
     def max_charge_w(self) -> float:
-        """The most it can charge with now, a magnitude at the terminals: rating, then linear to 0 at full."""
+        """The most it can charge with now, a magnitude at the terminals: rating, then linear to 0 at full.
+
+        Less in heat and cold, where a temperature is simulated.
+        """
         start = self.settings.taper_from_soc
         if self.soc >= 1.0:
             return 0.0
-        return self.rating_w * (1.0 if self.soc <= start else (1.0 - self.soc) / (1.0 - start))
+        most_w = self.rating_w * (1.0 if self.soc <= start else (1.0 - self.soc) / (1.0 - start))
+        return most_w if self._cells is None else most_w * self._cells.charge_pu
 
     @property
     def max_discharge_w(self) -> float:
-        """The most it can discharge with now, a magnitude at the terminals: rating, then linear to 0 at empty."""
+        """The most it can discharge with now, a magnitude at the terminals: rating, then linear to 0 at empty.
+
+        Less in heat, where a temperature is simulated.
+        """
         end = self.settings.taper_to_soc
         if self.soc <= 0.0:
             return 0.0
-        return self.rating_w * (1.0 if self.soc >= end else self.soc / end)
+        most_w = self.rating_w * (1.0 if self.soc >= end else self.soc / end)
+        return most_w if self._cells is None else most_w * self._cells.discharge_pu
 
     def set_power(self, power_w: float | None, reversion_s: float | None, now_s: float) -> None:
         """Hold `power_w` (load convention) until told otherwise or for `reversion_s`; None: idle.
@@ -150,11 +190,18 @@ class BatteryModel(DeviceModel):
         most_w, least_w = self._bounds_w(dt_s)
         asked_w = self.setpoint_w if self.setpoint_w is not None and self.connected else 0.0
         target_w = min(max(asked_w * self.settings.delivers_pu, least_w), most_w)
+        grid_acts = self._grid_acts(dt_s)
+        if grid_acts:
+            # A storage device answers frequency from its setpoint of the moment, charging included.
+            target_w = min(max(target_w + self.functions.droop_pu * self.rating_w, least_w), most_w)
+            target_w = max(target_w, -self.functions.generation_pu * self.rating_w)
         power_w = self._response.step(target_w, dt_s)
         if power_w:
             power_w += self._noise_w()
         power_w = min(max(power_w, least_w), most_w) if self.connected else 0.0
         self._response.value_w = min(max(self._response.value_w, least_w), most_w)
+        if grid_acts:
+            power_w = self._limited_w(power_w)
         self._store(power_w, dt_s)
         self._account(power_w, dt_s)
 
@@ -170,5 +217,7 @@ class BatteryModel(DeviceModel):
             if power_w >= 0
             else power_w / self.settings.discharge_efficiency_pu
         )
+        if self._cells is not None:
+            self._cells.step(power_w - inside_w, dt_s)
         stored_wh = self.stored_wh + inside_w * dt_s / SECONDS_PER_HOUR
         self.soc = min(1.0, max(0.0, stored_wh / self.capacity_wh))

@@ -20,7 +20,7 @@ _BODY: Final = 24
 
 _SEQUENCE: Final = 16
 _NO_SECURITY: Final = b"#None"
-_WRONG: Final = (ua.UaError, struct.error, ValueError, LookupError, TypeError, AttributeError, EOFError)
+WRONG: Final = (ua.UaError, struct.error, ValueError, LookupError, TypeError, AttributeError, EOFError)
 """What asyncua raises for bytes that are not what they seem to be."""
 
 
@@ -50,7 +50,7 @@ def decoded(chunk: bytes) -> Any:
         return None
     try:
         return struct_from_binary(cls, Buffer(chunk[_BODY:]))
-    except _WRONG:
+    except WRONG:
         return None
 
 

@@ -20,6 +20,7 @@ from sim_devices.faults.registry import Direction
 from sim_devices.faults.speech import Speech
 from sim_devices.faults.values import FROZEN, change_of
 from sim_devices.opcua_messages import (
+    WRONG,
     decoded,
     encoded,
     identifier_of,
@@ -109,6 +110,22 @@ class UaSpeech(Speech):
         self._lost = active
 
     def hear(self, direction: Direction, frame: Frame, now_s: float) -> bool:
+        try:
+            return self._hear(direction, frame)
+        except WRONG:
+            self._message = None
+            return False
+
+    def act(self, active: ActiveFault, passage: Passage, now_s: float) -> bool:
+        raw, frame = passage.raw, passage.frame
+        try:
+            return self._act(active, passage, now_s)
+        except WRONG:
+            # What only looked like a message of this service passes as it came.
+            passage.raw, passage.frame, passage.fate = raw, frame, Fate.PASSES
+            return False
+
+    def _hear(self, direction: Direction, frame: Frame) -> bool:
         self._message = None
         if frame.raw[:3] == b"OPN" and direction is Direction.REQUEST:
             self._readable = is_open_text(frame.raw)
@@ -130,7 +147,7 @@ class UaSpeech(Speech):
             self._note_paths(request_id(frame.raw), self._message)
         return False
 
-    def act(self, active: ActiveFault, passage: Passage, now_s: float) -> bool:
+    def _act(self, active: ActiveFault, passage: Passage, now_s: float) -> bool:
         message = self._message
         if message is None:
             return False
@@ -310,11 +327,14 @@ class UaSpeech(Speech):
         if message is None or (direction is Direction.REQUEST and request_id(raw) in self._own):
             return raw
         by = self._shift if direction is Direction.REPLY else -self._shift
-        for name in ("Parameters", "Results"):
-            shift_namespaces(getattr(message, name, None), by)
-        if isinstance(message, ua.ReadResponse):
-            _add_namespaces(message, self._shift)
-        return encoded(raw, message)
+        try:
+            for name in ("Parameters", "Results"):
+                shift_namespaces(getattr(message, name, None), by)
+            if isinstance(message, ua.ReadResponse):
+                _add_namespaces(message, self._shift)
+            return encoded(raw, message)
+        except WRONG:
+            return raw
 
 
 def _monitored(message: Any) -> list[Any]:

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from random import Random
 from typing import Final, TypeAlias
 
 from config.site import DeviceSite, Site
-from config.twin import GridTwin
 from config.vocabulary import DeviceKind
 from sim_devices.disturbances import CloudShadow, SteppingLoad
+from sim_devices.grid_model import Breaker, GridModel, Voltage, voltage_behind_grid
+from sim_devices.heat_pump import HeatPumpModel
 from sim_devices.models import (
     BatteryModel,
     ByPhase,
@@ -21,6 +22,8 @@ from sim_devices.models import (
     Terminals,
 )
 from sim_devices.series import Series, load_series
+
+__all__ = ["PowerDevice", "RealDevice", "SitePhysics", "voltage_behind_grid"]
 
 REAL_POWER_LIFE_S: Final = 1.0
 """A real device's power older than this makes the sum at the bus unknown."""
@@ -71,13 +74,18 @@ class SitePhysics:
         self.now_s = start_s
         self.load_w = 0.0
         self.net_w = 0.0
-        self.voltage_v_by_phase: ByPhase = (simulation.grid.voltage_v,) * 3
+        self.grid = GridModel(simulation.grid)
+        self.voltage_v_by_phase: ByPhase = self.grid.source_v_by_phase
         self.devices: dict[str, PowerDevice] = {}
         self.meters: dict[str, MeterModel] = {}
         self._site = site
-        self._grid = simulation.grid
-        self._load_phases = (1, 2, 3) if site.connection.phases == 3 else (1,)
+        load_phases = (1, 2, 3) if site.connection.phases == 3 else (1,)
+        self._load_phases = load_phases
+        self._load_shares = simulation.load.shares_by_phase
         self._injected_w = 0.0
+        self._injected_w_by_phase: ByPhase | None = None
+        pump = simulation.load.heat_pump
+        self.heat_pump = None if pump is None else HeatPumpModel("heat_pump", pump, phases=load_phases)
         self._irradiance_pu = 1.0
         for name, kind in kinds.items():
             self._add(name, kind, site.devices[name])
@@ -102,6 +110,7 @@ class SitePhysics:
         terminals: Terminals = {
             "phases": device.phases,
             "nominal_voltage_v": self._site.connection.nominal_voltage_v,
+            "nominal_frequency_hz": self.grid.nominal_frequency_hz,
             "rng": rng,
         }
         model: PowerDevice
@@ -151,11 +160,20 @@ class SitePhysics:
         if math.isfinite(power_w):
             device.power_w, device.told_s = power_w, now_s
 
-    def inject_load_step(self, power_w: float) -> None:
-        """Add `power_w` (positive consumes) to the uncontrolled load until another step takes it away."""
-        if not math.isfinite(power_w):
-            raise ValueError(f"a load step of {power_w} W is not a number")
-        self._injected_w += power_w
+    def inject_load_step(self, power_w: float | Sequence[float]) -> None:
+        """Add `power_w` (positive consumes) to the uncontrolled load until another step takes it away.
+
+        Three values are for phases 1, 2, 3. Raises ValueError for what isn't a number, or three.
+        """
+        if isinstance(power_w, int | float):
+            if not math.isfinite(power_w):
+                raise ValueError(f"a load step of {power_w} W is not a number")
+            self._injected_w += power_w
+            return
+        if len(power_w) != 3 or not all(map(math.isfinite, power_w)):
+            raise ValueError(f"a load step of {power_w} W is not three numbers")
+        one, two, three = self._injected_w_by_phase or (0.0, 0.0, 0.0)
+        self._injected_w_by_phase = (one + power_w[0], two + power_w[1], three + power_w[2])
 
     def set_irradiance(self, share_pu: float) -> None:
         """Leave this share (0 to 1) of the irradiance to all PV, beside clouds, until told otherwise."""
@@ -163,23 +181,43 @@ class SitePhysics:
             raise ValueError(f"an irradiance of {share_pu} is not a share of what the sun gives")
         self._irradiance_pu = share_pu
 
-    def set_grid(self, voltage_v: float | None = None, frequency_hz: float | None = None) -> None:
-        """Change the source behind the connection point; None: as it is. Raises ValueError unless above 0."""
-        changed = {"voltage_v": voltage_v, "frequency_hz": frequency_hz}
-        given = {name: value for name, value in changed.items() if value is not None}
-        for name, value in given.items():
-            if not (math.isfinite(value) and value > 0.0):
-                raise ValueError(f"{name}: {value} is not above 0")
-        self._grid = self._grid.model_copy(update=given)
+    def set_grid(
+        self, voltage_v: Voltage | None = None, frequency_hz: float | None = None, ramp_s: float = 0.0
+    ) -> None:
+        """Change the source behind the connection point, at once or linearly within `ramp_s`; None: as it is.
+
+        `voltage_v`: of all phases, or three values. Raises ValueError unless above 0.
+        """
+        self.grid.change(self.elapsed_s, voltage_v, frequency_hz, ramp_s)
+
+    def set_breaker(self, breaker: Breaker) -> None:
+        """Open or close the breaker at the connection point; while it is open no twin has a grid."""
+        self.grid.change(self.elapsed_s, breaker=breaker)
+        self._tell_grid()
 
     def step(self, now_s: float | None = None) -> None:
         """Advance every model by one step, which ends at `now_s` of the clock (default: one step after the last)."""
         self.steps += 1
         self.now_s = self.now_s + self.step_s if now_s is None else now_s
+        was_energized = self.grid.energized
+        self.grid.step(self.elapsed_s)
+        if self.grid.energized is not was_energized:
+            self._tell_grid()
+        if self.heat_pump is not None:
+            self.heat_pump.step(self.step_s, self.now_s)
         self._apply_surroundings()
         for device in self._each:
             device.step(self.step_s, self.now_s)
         self._measure(self.step_s)
+
+    def _tell_grid(self) -> None:
+        """What changes between a measurement and the next step, for devices that step before they are measured."""
+        grid = self.grid
+        self.voltage_v_by_phase = grid.source_v_by_phase if grid.energized else (0.0, 0.0, 0.0)
+        for device in (*self._each, *((self.heat_pump,) if self.heat_pump is not None else ())):
+            device.energized = grid.energized
+            device.voltage_v_by_phase = self.voltage_v_by_phase
+            device.frequency_hz = grid.frequency_hz
 
     def _apply_surroundings(self) -> None:
         elapsed_s = self.elapsed_s
@@ -191,11 +229,33 @@ class SitePhysics:
             load_w += load_pu * simulation.load.scale_w
         if self._load_steps is not None:
             load_w += self._load_steps.step(elapsed_s)
-        self.load_w = load_w
+        self._load_w_by_phase = self._spread(load_w)
+        # A sum of phases would differ from the load in the last digit.
+        extra_w = sum(self._injected_w_by_phase) if self._injected_w_by_phase is not None else 0.0
+        extra_w += self.heat_pump.power_w if self.heat_pump is not None else 0.0
+        self.load_w = load_w + extra_w if self.grid.energized else 0.0
         sky = self._irradiance_pu * (self._clouds.step(elapsed_s) if self._clouds is not None else 1.0)
         for device in self._each:
             if isinstance(device, InverterModel):
                 device.available_pu = sky * self._sun_pu(device.name, series_s)
+
+    def _spread(self, load_w: float) -> ByPhase:
+        """The uncontrolled load by phase: its shares, what was injected on a phase, and the heat pump."""
+        if not self.grid.energized:
+            return (0.0, 0.0, 0.0)
+        if self._load_shares is not None:
+            s1, s2, s3 = self._load_shares
+            p1, p2, p3 = load_w * s1, load_w * s2, load_w * s3
+        else:
+            each_w = load_w / len(self._load_phases)
+            p1, p2, p3 = (each_w if phase in self._load_phases else 0.0 for phase in (1, 2, 3))
+        if self._injected_w_by_phase is not None:
+            d1, d2, d3 = self._injected_w_by_phase
+            p1, p2, p3 = p1 + d1, p2 + d2, p3 + d3
+        if self.heat_pump is not None:
+            h1, h2, h3 = self.heat_pump.power_w_by_phase
+            p1, p2, p3 = p1 + h1, p2 + h2, p3 + h3
+        return (p1, p2, p3)
 
     def _sun_pu(self, name: str, series_s: float) -> float:
         values = self._sun_values.get(name)
@@ -204,34 +264,28 @@ class SitePhysics:
         return self._series.value(values, self._series_start_s, series_s)
 
     def _measure(self, dt_s: float) -> None:
-        each_w = self.load_w / len(self._load_phases)
-        p1, p2, p3 = (each_w if phase in self._load_phases else 0.0 for phase in (1, 2, 3))
+        p1, p2, p3 = self._load_w_by_phase
         sources: Iterable[DeviceModel | RealDevice] = (*self._each, *self.real.values()) if self.real else self._each
         for source in sources:
             d1, d2, d3 = source.power_w_by_phase
             p1, p2, p3 = p1 + d1, p2 + d2, p3 + d3
         self.net_w = p1 + p2 + p3
-        v = self.voltage_v_by_phase
-        grid = self._grid
-        self.voltage_v_by_phase = (
-            voltage_behind_grid(grid, p1, v[0]),
-            voltage_behind_grid(grid, p2, v[1]),
-            voltage_behind_grid(grid, p3, v[2]),
-        )
+        reactive_var = self._reactive_var_by_phase()
+        grid = self.grid
+        self.voltage_v_by_phase = grid.voltages((p1, p2, p3), reactive_var, self.voltage_v_by_phase)
         for device in self._each:
             device.voltage_v_by_phase = self.voltage_v_by_phase
             device.frequency_hz = grid.frequency_hz
         valid = all(self.now_s - device.told_s <= REAL_POWER_LIFE_S for device in self.real.values())
+        voltage_v, frequency_hz = self.voltage_v_by_phase, grid.frequency_hz
         for meter in self.meters.values():
-            meter.measure((p1, p2, p3), self.voltage_v_by_phase, grid.frequency_hz, valid, dt_s, self.now_s)
+            meter.measure((p1, p2, p3), voltage_v, frequency_hz, valid, dt_s, self.now_s, reactive_var)
 
-
-def voltage_behind_grid(grid: GridTwin, power_w: float, voltage_v: float) -> float:
-    """Phase voltage at the connection when `power_w` is drawn at unity power factor; `voltage_v` is the previous one.
-
-    |source|^2 = (V + I R)^2 + (I X)^2. Held within half and one and a half of the source, beyond which no site works.
-    """
-    current_a = power_w / voltage_v
-    under_root = grid.voltage_v**2 - (current_a * grid.reactance_ohm) ** 2
-    solved_v = math.sqrt(max(under_root, 0.0)) - current_a * grid.resistance_ohm
-    return min(max(solved_v, 0.5 * grid.voltage_v), 1.5 * grid.voltage_v)
+    def _reactive_var_by_phase(self) -> ByPhase:
+        """Reactive power drawn at the connection; the load has none."""
+        q1 = q2 = q3 = 0.0
+        for device in self._each:
+            if device.reactive_var:
+                d1, d2, d3 = device.reactive_var_by_phase
+                q1, q2, q3 = q1 + d1, q2 + d2, q3 + d3
+        return (q1, q2, q3)

@@ -23,6 +23,8 @@ GATEWAY_FILES: Final = ("gateway.1.jsonl", "gateway.jsonl")
 DSO_FILE: Final = "dso.jsonl"
 JITTER_FILE: Final = "jitter.json"
 END_FILE: Final = "end.json"
+NOT_OF_THE_RUN: Final = '{"event": "received"'
+"""What the DSO heard: it has judged that itself, and a day of telemetry takes hundreds of megabytes."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,7 +103,7 @@ def read_run(run_dir: Path) -> Run:
     return Run(
         physics=read_physics(run_dir / PHYSICS_FILE),
         gateway=read_events(*(run_dir / name for name in GATEWAY_FILES)),
-        dso=read_events(dso_file) if dso_file.exists() else None,
+        dso=read_events(dso_file, without=NOT_OF_THE_RUN) if dso_file.exists() else None,
         bare_loop=read_jitter(run_dir / JITTER_FILE),
         problems=read_problems(run_dir / END_FILE),
     )
@@ -116,10 +118,12 @@ def read_problems(path: Path) -> tuple[str, ...]:
     return tuple(str(text) for text in found) if isinstance(found, list) else ()
 
 
-def read_events(*paths: Path) -> tuple[Event, ...]:
-    """The events of JSON-lines files in the order of their times."""
+def read_events(*paths: Path, without: str = "") -> tuple[Event, ...]:
+    """The events of JSON-lines files in the order of their times; lines that begin with `without` are left out."""
     events: list[Event] = []
     for line in chain.from_iterable(map(_lines, paths)):
+        if without and line.startswith(without):
+            continue
         try:
             data = json.loads(line)
         except (ValueError, RecursionError):

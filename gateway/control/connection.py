@@ -12,7 +12,8 @@ from gateway.control.bridging import is_slower
 from gateway.control.envelope import Envelope
 from gateway.control.feedback import Integral, RestEstimate, slowest_s
 from gateway.control.loss import Reserve, is_lost, possible_w, reserved
-from gateway.control.meter_trust import MeterTrust, Record
+from gateway.control.meter_trust import MeterTrust
+from gateway.control.meter_window import Record
 from gateway.control.model import DeviceModel, SiteModel
 from gateway.control.resources import Resource
 from gateway.control.trajectory import Span, Trajectory
@@ -283,9 +284,9 @@ def sum_bounds(
     violation. A reserve narrows them as far as there is room for it: what may happen never breaks what can be kept now.
     """
     rest_low_w, rest_high_w = rest.lower_w or 0.0, rest.upper_w or 0.0
-    margin_w = min(model.margin_w, (envelope.upper.value_w - envelope.lower.value_w) / 4.0)
-    upper_w = envelope.upper.value_w - margin_w - rest_high_w
-    lower_w = envelope.lower.value_w + margin_w - rest_low_w
+    most_w = (envelope.upper.value_w - envelope.lower.value_w) / 4.0
+    upper_w = envelope.upper.value_w - min(max(model.margin_w, envelope.upper_margin_w), most_w) - rest_high_w
+    lower_w = envelope.lower.value_w + min(max(model.margin_w, envelope.lower_margin_w), most_w) - rest_low_w
     unmet = ""
     if lower_w > upper_w:
         lower_w = upper_w = (lower_w + upper_w) / 2.0

@@ -137,7 +137,7 @@ def _release(orders: OrdersInForce, state: ControlState) -> None:
     """An operator's word that the meter is good holds once."""
     if orders.meter_released and orders.meter_released != state.released:
         state.connection.trust.release()
-    state.released = orders.meter_released
+        state.released = orders.meter_released
 
 
 def _walk(model: SiteModel, orders: OrdersInForce, image: Image, state: ControlState) -> Envelope:

@@ -49,13 +49,18 @@ class Step(NamedTuple):
 
 @dataclass(slots=True)
 class Envelope:
-    """The interval of net power in force, with the source of each bound and the trace of how it came about."""
+    """The interval of net power in force, with the source of each bound and the trace of how it came about.
+
+    The margins are how far inside each bound to stay at least, where more than the site's declared margin is asked for.
+    """
 
     lower: Bound = _OPEN_BELOW
     upper: Bound = _OPEN_ABOVE
     target: Target | None = None
     steps: list[Step] = field(default_factory=list)
     unmet: list[str] = field(default_factory=list)
+    lower_margin_w: float = 0.0
+    upper_margin_w: float = 0.0
 
     def at_most(self, value_w: float, source: str) -> None:
         """Lower the upper bound; below the lower bound it stops there, and the source is unmet."""
@@ -91,6 +96,8 @@ def walk(
     how much the most loaded phase exceeds the mean of the phases, amperes.
     """
     envelope = Envelope()
+    if orders.margins is not None:
+        envelope.lower_margin_w, envelope.upper_margin_w = orders.margins.lower_w, orders.margins.upper_w
     _protect_connection(envelope, model, worst_excess_a)
     _apply_fallback(envelope, model, orders)
     _apply_limits(envelope, model, orders.limits, worst_excess_a)

@@ -6,7 +6,8 @@ one (the opposite), as the variance of what is left over, in parts of the device
 
 - good: at most `GOOD_REST` is left if the meter follows;
 - unseen: at most `BAD_REST` is left if it stands still, for a movement that the meter itself did not cause (an order,
-  or control without the meter): behind a good meter the devices may cancel a load that moves, which looks the same.
+  or control without the meter): behind a good meter the devices may cancel a load that moves, which looks the same
+  but for the moment before they do, so that no reading may go further than `SHOWN` of the movement either.
   A value that does not change in its last digit for `FROZEN_S` while the devices move needs no such cause;
 - reversed: at most `BAD_REST` is left if it mirrors them.
 
@@ -21,12 +22,12 @@ tests the meter again. A second one latches fail-safe, until an operator release
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Sequence
 from dataclasses import dataclass, field
 from enum import Enum
+from math import inf
 from typing import Final, NamedTuple
 
-from gateway.control.trajectory import Span
+from gateway.control.meter_window import MeterWindow, Record
 
 LEAST_PU: Final = 0.05
 STEP_OVER_NOISE: Final = 4.0
@@ -38,9 +39,11 @@ MIRRORED_OVER_NOISE: Final = 10.0
 CAUSED: Final = 0.2
 """What orders ask for is at least this part of a movement that they cause: with a dead meter control runs on."""
 
-EDGE: Final = 0.35
-"""At most this part of the movement may lie within the slack at either end of its window."""
+SHOWN: Final = 0.3
+"""A meter that is blind shows at most this part of the movement at any moment. What control cancels it has seen."""
 
+RECORDS_KEPT: Final = 512
+DOUBTED_WINDOW_S: Final = 60.0
 FROZEN_S: Final = 5.0
 PROOFS: Final = 3
 LEAST_SLACK_S: Final = 0.5
@@ -68,15 +71,6 @@ class Cause(NamedTuple):
     target_w: float | None
 
 
-class Record(NamedTuple):
-    """One reading with what the devices drew at its time, and the rest that control then assumed."""
-
-    time_s: float
-    meter_w: float
-    devices: Span
-    rest_w: float
-
-
 @dataclass(slots=True)
 class MeterTrust:
     """The state of the test; `reason` says what was seen, empty while the meter is good."""
@@ -88,10 +82,12 @@ class MeterTrust:
     noise_w: float = 0.0
     proofs: int = 0
     slack_s: float = LEAST_SLACK_S
-    records: deque[Record] = field(default_factory=lambda: deque(maxlen=128))
+    records: deque[Record] = field(default_factory=lambda: deque(maxlen=RECORDS_KEPT))
     causes: deque[Cause] = field(default_factory=lambda: deque(maxlen=128))
     unchanged: Record | None = None
     repeats: int = 0
+    least_w: float = inf
+    most_w: float = -inf
 
     @property
     def good(self) -> bool:
@@ -115,35 +111,50 @@ class MeterTrust:
         long after its cause a movement may still go on.
         """
         self._count_repeats(record)
+        self.least_w, self.most_w = min(self.least_w, record.meter_w), max(self.most_w, record.meter_w)
         self.slack_s = max(LEAST_SLACK_S, 1.5 * gap_s)
         if self.records and record.time_s - self.records[-1].time_s < self.slack_s / RECORDS_PER_SLACK:
             return None
         self._learn_noise(record)
-        self.records.append(record)
+        self.records.append(record._replace(least_w=self.least_w, most_w=self.most_w))
+        self.least_w, self.most_w = inf, -inf
         window_s = SLACKS_PER_WINDOW * self.slack_s
-        while len(self.records) > 2 and self.records[1].time_s <= record.time_s - window_s:
+        # Without the meter nothing that moves answers it, and a slow movement may be looked at for longer.
+        longest_s = window_s if self.good else max(window_s, DOUBTED_WINDOW_S)
+        while len(self.records) > 2 and self.records[1].time_s <= record.time_s - longest_s:
             self.records.popleft()
-        first = self.records[0]
-        verdict = self._verdict(window_s, arrival_s)
-        if verdict is None:
-            return None
-        moved_w = record.devices.expected_w - first.devices.expected_w
-        self.records.clear()
-        self.records.append(record)
-        self.unchanged, self.repeats = record, 0
-        return self._judge(verdict, moved_w, record.meter_w - first.meter_w, first)
+        for window in self._windows(window_s):
+            verdict = self._verdict(window, window_s, arrival_s)
+            if verdict is not None:
+                self.records.clear()
+                self.records.append(record)
+                self.unchanged, self.repeats = record, 0
+                return self._judge(verdict, window)
+        return None
 
-    def _judge(self, verdict: str, moved_w: float, shown_w: float, first: Record) -> Record | None:
+    def _windows(self, window_s: float) -> list[MeterWindow]:
+        """The last `window_s`, and all that is kept where that is more."""
+        records = list(self.records)
+        if len(records) < 2 or records[-1].time_s - records[0].time_s < 0.9 * window_s:
+            return [MeterWindow(records, self.slack_s)] if self._frozen(window_s) else []
+        starts = [at for at, one in enumerate(records) if one.time_s <= records[-1].time_s - window_s]
+        short = MeterWindow(records[starts[-1] if starts else 0 :], self.slack_s)
+        return [short] if len(short.records) == len(records) else [short, MeterWindow(records, self.slack_s)]
+
+    def _judge(self, verdict: str, window: MeterWindow) -> Record | None:
         if verdict == "good":
             self.proofs += 1
             if self.state is Trust.DOUBTED or self.proofs >= PROOFS:
                 self.state, self.reason = Trust.GOOD, ""
             return None
         self.proofs = 0
-        self.reason = f"the meter is {verdict}: it showed {shown_w:+.0f} W when the devices moved by {moved_w:+.0f} W"
+        shown_w = window.last.meter_w - window.first.meter_w
+        self.reason = (
+            f"the meter is {verdict}: it showed {shown_w:+.0f} W when the devices moved by {window.moved_w:+.0f} W"
+        )
         if self.state is Trust.GOOD:
             self.state = Trust.DOUBTED
-            return first
+            return window.first
         self.state = Trust.LATCHED
         return None
 
@@ -161,26 +172,29 @@ class MeterTrust:
             return
         last = self.records[-1]
         moved_w = record.devices.expected_w - last.devices.expected_w
-        jump_w = abs(record.meter_w - last.meter_w - moved_w) - OURS * abs(moved_w) - _doubt_w(last, record)
+        jump_w = (
+            abs(record.meter_w - last.meter_w - moved_w)
+            - OURS * abs(moved_w)
+            - MeterWindow((last, record), 0.0).doubt_w
+        )
         fade = 0.5 ** ((record.time_s - last.time_s) / NOISE_HALF_LIFE_S)
         smallest_w, self.noise_w, self.largest_w = sorted((self.noise_w * fade, self.largest_w * fade, jump_w))
         self.noise_w = max(self.noise_w, smallest_w, floor_w)
 
-    def _verdict(self, window_s: float, arrival_s: float) -> str | None:
-        """What the window shows: "good", "frozen", "blind to the devices", "reversed"; None where it shows nothing."""
+    def _verdict(self, window: MeterWindow, window_s: float, arrival_s: float) -> str | None:
+        """What a window shows: "good", "frozen", "blind to the devices", "reversed"; None where it shows nothing."""
         if self._frozen(window_s):
             return "frozen"
-        first, last = self.records[0], self.records[-1]
-        if last.time_s - first.time_s < 0.9 * window_s or not self._counts(first, last) or not self._inside(window_s):
+        moved_w = abs(window.moved_w)
+        least_w = max(LEAST_PU * self.rating_w, STEP_OVER_NOISE * self.noise_w)
+        if moved_w < least_w + STEP_OVER_NOISE * window.doubt_w or not window.inside():
             return None
-        follows = self._left_over(1.0)
-        if follows <= GOOD_REST:
+        if window.left_over_pu(1.0) <= GOOD_REST:
             return "good"
-        own = self.state is not Trust.GOOD or self._caused(first, last, arrival_s)
-        if own and self._left_over(0.0) <= BAD_REST:
+        own = not self.good or self._caused(window, arrival_s)
+        if own and window.shown_pu() <= SHOWN and window.left_over_pu(0.0) <= BAD_REST:
             return "blind to the devices"
-        moved_w = abs(last.devices.expected_w - first.devices.expected_w)
-        if (own or moved_w >= MIRRORED_OVER_NOISE * self.noise_w) and self._left_over(-1.0) <= BAD_REST:
+        if (own or moved_w >= MIRRORED_OVER_NOISE * self.noise_w) and window.left_over_pu(-1.0) <= BAD_REST:
             return "reversed"
         return None
 
@@ -188,37 +202,16 @@ class MeterTrust:
         since, last = self.unchanged, self.records[-1]
         if since is None or self.repeats < 3 or last.time_s - since.time_s < max(window_s, FROZEN_S):
             return False
-        moved_w = abs(last.devices.expected_w - since.devices.expected_w)
-        return moved_w >= LEAST_PU * self.rating_w + _doubt_w(since, last)
+        window = MeterWindow((since, last), self.slack_s)
+        return abs(window.moved_w) >= LEAST_PU * self.rating_w + window.doubt_w
 
-    def _counts(self, first: Record, last: Record) -> bool:
-        least_w = max(LEAST_PU * self.rating_w, STEP_OVER_NOISE * self.noise_w)
-        moved_w = abs(last.devices.expected_w - first.devices.expected_w)
-        return moved_w >= least_w + STEP_OVER_NOISE * _doubt_w(first, last)
-
-    def _inside(self, window_s: float) -> bool:
-        """Whether the movement lies well inside the window, so that a meter that lags a little shows all of it."""
-        first, last = self.records[0], self.records[-1]
-        early = next(one for one in self.records if one.time_s >= first.time_s + self.slack_s)
-        late = next(one for one in reversed(self.records) if one.time_s <= last.time_s - self.slack_s)
-        moved_w = abs(last.devices.expected_w - first.devices.expected_w)
-        at_start_w = abs(early.devices.expected_w - first.devices.expected_w)
-        at_end_w = abs(last.devices.expected_w - late.devices.expected_w)
-        return max(at_start_w, at_end_w) <= EDGE * moved_w
-
-    def _left_over(self, follows: float) -> float:
-        """Variance of the readings less `follows` times the devices' power, in parts of that power's own variance."""
-        moved_w = [one.devices.expected_w for one in self.records]
-        left_w = [one.meter_w - follows * power for one, power in zip(self.records, moved_w, strict=True)]
-        return _variance(left_w) / _variance(moved_w)
-
-    def _caused(self, first: Record, last: Record, arrival_s: float) -> bool:
+    def _caused(self, window: MeterWindow, arrival_s: float) -> bool:
         """Whether orders asked for a good part of the movement, in its direction, not long before it."""
-        before = [one for one in self.causes if one.since_s <= first.time_s - arrival_s] or list(self.causes)[:1]
-        after = [one for one in self.causes if one.since_s <= last.time_s]
+        before = [one for one in self.causes if one.since_s <= window.first.time_s - arrival_s] or list(self.causes)[:1]
+        after = [one for one in self.causes if one.since_s <= window.last.time_s]
         if not before or not after:
             return False
-        moved_w = last.devices.expected_w - first.devices.expected_w
+        moved_w = window.moved_w
         was, now = before[-1], after[-1]
         asked_w = [now.lower_w - was.lower_w, now.upper_w - was.upper_w]
         if now.target_w is not None and was.target_w is not None:
@@ -226,12 +219,3 @@ class MeterTrust:
         elif now.target_w is not was.target_w:
             asked_w.append(moved_w)
         return any(asked * moved_w > 0.0 and abs(asked) >= CAUSED * abs(moved_w) for asked in asked_w)
-
-
-def _doubt_w(first: Record, last: Record) -> float:
-    return last.devices.high_w - last.devices.low_w + first.devices.high_w - first.devices.low_w
-
-
-def _variance(values: Sequence[float]) -> float:
-    mean = sum(values) / len(values)
-    return sum((value - mean) ** 2 for value in values)

@@ -55,6 +55,14 @@ class OverrideInForce(NamedTuple):
         return self.lower_w == self.upper_w
 
 
+class MarginsInForce(NamedTuple):
+    """How far inside the lower and the upper bound on net power to stay; the site's declared margin is the least."""
+
+    source: str
+    lower_w: float
+    upper_w: float
+
+
 @dataclass(frozen=True, slots=True)
 class OrdersInForce:
     """Everything from outside that directs this cycle; `fallback_reason` is empty while every parent is heard.
@@ -68,3 +76,4 @@ class OrdersInForce:
     overrides: tuple[OverrideInForce, ...] = ()
     fallback_reason: str = ""
     meter_released: str = ""
+    margins: MarginsInForce | None = None

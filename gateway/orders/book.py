@@ -22,83 +22,29 @@ from config.messages import (
     OrderMessage,
     RegulationSignal,
 )
-from config.vocabulary import Absent, Clock, LimitValue, Quantity, UtcClock
+from config.vocabulary import Clock, UtcClock
+from gateway.compliance.board import ComplianceBoard
+from gateway.compliance.frame import GivenLimit
 from gateway.control.orders_in_force import (
     DispatchInForce,
     LimitInForce,
+    MarginsInForce,
     OrdersInForce,
-    OverrideInForce,
     RegulationInForce,
 )
-
-OPERATOR: Final = "operator"
-"""The source of local orders; no parent may have this name."""
+from gateway.orders.admission import FUTURE_ISSUE_TOLERANCE_S, MOST_HELD_ORDERS, Refused, check_times
+from gateway.orders.held import HeldOrder, Outcome, ParentState, given_limit, limit_value, slot
+from gateway.orders.overrides import OPERATOR, HeldOverride, Overrides
 
 REMEMBERED_IDS: Final = 10_000
-MOST_HELD_ORDERS: Final = 256
-"""Orders held at once; one more is refused, so that no source can fill the gateway."""
-
-FUTURE_ISSUE_TOLERANCE_S: Final = 60.0
-"""An order issued this far ahead of our clock is refused: one of the two clocks is wrong."""
-
-FARTHEST_START_S: Final = 7 * 86_400.0
-"""Orders that begin later than this are refused."""
-
-
-class Refused(Exception):  # noqa: N818 (a refusal is an answer, not an error)
-    """The order is not taken; the text says why and goes into the acknowledgement."""
-
-
-@dataclass(slots=True)
-class HeldOrder:
-    """An accepted order with its times in monotonic seconds; `ends_s` None: until replaced."""
-
-    source: str
-    kind: Down
-    message: OrderMessage
-    starts_s: float
-    ends_s: float | None
-    received_s: float
-    started: bool = False
-
-    def holds(self, now_s: float) -> bool:
-        """Whether it is in force."""
-        return self.starts_s <= now_s and (self.ends_s is None or now_s < self.ends_s)
-
-
-@dataclass(frozen=True, slots=True)
-class Outcome:
-    """What became of an order, for its acknowledgement and the journal."""
-
-    source: str
-    order_id: str
-    kind: Down
-    status: AckStatus
-    reason: str = ""
-
-
-@dataclass(frozen=True, slots=True)
-class HeldOverride:
-    """An operator's word on a device and when it ends: monotonic, and in UTC for a restart; None: until released."""
-
-    in_force: OverrideInForce
-    ends_s: float | None
-    ends_utc: float | None
-
-
-@dataclass(slots=True)
-class ParentState:
-    """What is known of one parent's life."""
-
-    timeout_s: float
-    dispatches: bool
-    heard_s: float | None = None
-    sequence: int = -1
 
 
 @dataclass(slots=True)
 class OrderBook:
-    """All orders of one site. `rating_w` bounds what a dispatch may ask for."""
+    """All orders of one site. `rating_w` bounds what a dispatch may ask for.
+
+    Limits that a compliance function governs act through it alone: the book hands them over and tells its bounds.
+    """
 
     rating_w: float
     parents: dict[str, ParentState]
@@ -109,13 +55,16 @@ class OrderBook:
     refused: int = 0
     meter_released: str = ""
     clock_trusted: bool = True
+    compliance: ComplianceBoard = field(default_factory=ComplianceBoard)
     _held: list[HeldOrder] = field(default_factory=list)
-    _overrides: dict[str, HeldOverride] = field(default_factory=dict)
+    _overrides: Overrides = field(init=False)
+    _restoring: bool = False
     _regulation: RegulationInForce | None = None
     _regulation_epoch: int = -1
     _seen: OrderedDict[str, None] = field(default_factory=OrderedDict)
 
     def __post_init__(self) -> None:
+        self._overrides = Overrides(self.clock, self.utc)
         if self.dispatcher is None:
             self.dispatcher = next((name for name, parent in self.parents.items() if parent.dispatches), None)
 
@@ -138,6 +87,9 @@ class OrderBook:
         if not self.clock_trusted and self._relaxes(source, order):
             raise Refused("the wall clock is not trusted: a limit may be tightened now, not relaxed")
         held = self._admit(source, Down.LIMITS, order)
+        refusal = "" if self._restoring else self.compliance.refusal(given_limit(held, order))
+        if refusal:
+            raise Refused(refusal)
         replaced = [
             other
             for other in self._held
@@ -216,16 +168,11 @@ class OrderBook:
         self, order_id: str, device: str, lower_w: float, upper_w: float, duration_s: float | None = None
     ) -> None:
         """The operator keeps a device within these bounds (load convention), for a time or until released."""
-        ends_utc = None if duration_s is None else self.utc() + duration_s
-        in_force = OverrideInForce(OPERATOR, order_id, device, lower_w, upper_w)
-        self._overrides[device] = HeldOverride(
-            in_force, None if duration_s is None else self.clock() + duration_s, ends_utc
-        )
+        self._overrides.hold(order_id, device, lower_w, upper_w, duration_s)
 
     def release(self, device: str | None = None) -> list[str]:
         """End the operator's overrides of a device, or (None) of all; their ids."""
-        names = [device] if device is not None else list(self._overrides)
-        return [self._overrides.pop(name).in_force.order_id for name in names if name in self._overrides]
+        return self._overrides.release(device)
 
     def withdraw(self, source: str, reason: str) -> list[Outcome]:
         """End every order of a source."""
@@ -233,7 +180,7 @@ class OrderBook:
 
     def overrides(self) -> tuple[HeldOverride, ...]:
         """The operator's words on devices."""
-        return tuple(self._overrides.values())
+        return self._overrides.held()
 
     def _check_authority(self, source: str, epoch: int) -> None:
         if source != self.dispatcher:
@@ -249,14 +196,9 @@ class OrderBook:
         if len(self._held) >= MOST_HELD_ORDERS:
             raise Refused(f"{MOST_HELD_ORDERS} orders are held already")
         now_utc, now_s = self.utc(), self.clock()
-        issued = order.issued_at.timestamp()
-        if issued - now_utc > FUTURE_ISSUE_TOLERANCE_S:
-            raise Refused(f"issued {issued - now_utc:.0f} s in the future")
-        if order.begins_at.timestamp() - now_utc > FARTHEST_START_S:
-            raise Refused(f"starts more than {FARTHEST_START_S / 86_400:.0f} days ahead")
-        if order.ends_at is not None and order.ends_at.timestamp() <= now_utc:
-            raise Refused("expired: its end has passed")
-        return self._map(HeldOrder(source, kind, order, 0.0, None, now_s), now_s, now_utc)
+        check_times(order, now_utc, restored=self._restoring)
+        heartbeat_age_s = None if self._restoring else self.heartbeat_ages_s().get(source)
+        return self._map(HeldOrder(source, kind, order, 0.0, None, now_s, heartbeat_age_s), now_s, now_utc)
 
     @staticmethod
     def _map(held: HeldOrder, now_s: float, now_utc: float) -> HeldOrder:
@@ -302,9 +244,7 @@ class OrderBook:
                     order.message = order.message.model_copy(update={"value": "unknown", "duration_s": None})
                 else:
                     self._held.remove(order)
-        for device, held in list(self._overrides.items()):
-            if held.ends_s is not None and now_s >= held.ends_s:
-                del self._overrides[device]
+        self._overrides.advance()
         return outcomes
 
     def _displaced_by(self, order: HeldOrder) -> list[Outcome]:
@@ -314,7 +254,7 @@ class OrderBook:
         others = [
             other
             for other in self._held
-            if other is not order and other.starts_s < order.starts_s and _slot(other) == _slot(order)
+            if other is not order and other.starts_s < order.starts_s and slot(other) == slot(order)
         ]
         return self._drop(others, f"replaced by {order.message.id}")
 
@@ -327,7 +267,9 @@ class OrderBook:
             if held.starts_s > now_s:
                 continue
             if isinstance(message, LimitOrder):
-                limits.append(LimitInForce(held.source, message.id, message.quantity, _limit_value(message.value)))
+                if self.compliance.governs(held.source, message.quantity):
+                    continue
+                limits.append(LimitInForce(held.source, message.id, message.quantity, limit_value(message.value)))
             elif isinstance(message, DispatchOrder) and held.holds(now_s):
                 dispatch = DispatchInForce(
                     held.source,
@@ -339,17 +281,46 @@ class OrderBook:
                     message.regulation_down_w,
                     message.lambda_per_kwh,
                 )
+        limits += [
+            LimitInForce(ruling.function, f"{ruling.state}: {bound.why}", bound.quantity, bound.value_w)
+            for ruling in self.compliance.rulings
+            for bound in ruling.bounds
+        ]
         return OrdersInForce(
             tuple(limits),
             dispatch,
             self._regulation if dispatch is not None else None,
-            tuple(held.in_force for held in self._overrides.values()),
+            tuple(held.in_force for held in self._overrides.held()),
             self._fallback_reason(now_s),
             self.meter_released,
+            self._margins(),
         )
+
+    def _margins(self) -> MarginsInForce | None:
+        for ruling in self.compliance.rulings:
+            if ruling.margins is not None:
+                return MarginsInForce(ruling.function, ruling.margins.lower_w, ruling.margins.upper_w)
+        return None
+
+    def governed(self) -> tuple[GivenLimit, ...]:
+        """The limits held that act through a compliance function."""
+        return tuple(
+            given_limit(held, held.message)
+            for held in self._held
+            if isinstance(held.message, LimitOrder) and self.compliance.governs(held.source, held.message.quantity)
+        )
+
+    def heartbeat_ages_s(self) -> dict[str, float | None]:
+        """How long each parent has been silent; None: never heard."""
+        now_s = self.clock()
+        return {
+            name: None if parent.heard_s is None else now_s - parent.heard_s for name, parent in self.parents.items()
+        }
 
     def _fallback_reason(self, now_s: float) -> str:
         for name, parent in self.parents.items():
+            if self.compliance.answers_silence_of(name):
+                continue
             if parent.heard_s is None:
                 return f"{name} not heard yet"
             if now_s - parent.heard_s > parent.timeout_s:
@@ -391,16 +362,8 @@ class OrderBook:
                 {"source": held.source, "kind": held.kind.value, "message": held.message.model_dump(mode="json")}
                 for held in self._held
             ],
-            "overrides": [
-                {
-                    "id": one.order_id,
-                    "device": one.device,
-                    "lower_w": one.lower_w,
-                    "upper_w": one.upper_w,
-                    "until": until,
-                }
-                for one, _, until in ((held.in_force, held.ends_s, held.ends_utc) for held in self._overrides.values())
-            ],
+            "overrides": self._overrides.dump(),
+            "compliance": self.compliance.dump(self.clock(), self.utc()),
         }
 
     def restore(self, dumped: dict[str, Any]) -> list[str]:
@@ -416,39 +379,22 @@ class OrderBook:
             "dispatch": lambda source, raw: self.take_dispatch(source, DispatchOrder.model_validate(raw)),
         }
         # What was taken before is taken up again, whatever is thought of the clock now.
-        trusted, self.clock_trusted = self.clock_trusted, True
+        trusted, self.clock_trusted, self._restoring = self.clock_trusted, True, True
         for item in dumped.get("orders", ()):
             try:
                 takers[item["kind"]](item["source"], item["message"])
             except (Refused, ValueError, KeyError, TypeError) as error:
                 problems.append(str(error).splitlines()[0] if str(error) else repr(error))
-        self.clock_trusted = trusted
+        self.clock_trusted, self._restoring = trusted, False
         for item in dumped.get("overrides", ()):
             try:
-                self._restore_override(item)
-            except (ValueError, KeyError, TypeError) as error:
+                self._overrides.restore(item)
+            except (Refused, ValueError, KeyError, TypeError) as error:
                 problems.append(repr(error))
+        problems += self.compliance.restore(dumped.get("compliance"), self.clock(), self.utc())
         for order_id in dumped.get("seen", ()):
             self._remember(str(order_id))
         return problems
-
-    def _restore_override(self, item: dict[str, Any]) -> None:
-        """An override that has not ended while nobody was there."""
-        until = None if item["until"] is None else float(item["until"])
-        left_s = None if until is None else until - self.utc()
-        if left_s is None or left_s > 0.0:
-            self.override(str(item["id"]), str(item["device"]), float(item["lower_w"]), float(item["upper_w"]), left_s)
-
-
-def _limit_value(value: float | str) -> LimitValue:
-    return Absent(value) if isinstance(value, str) else value
-
-
-def _slot(held: HeldOrder) -> tuple[str, Down, Quantity | None]:
-    """What an order occupies: one per source and quantity for limits, one in all for dispatch."""
-    if isinstance(held.message, LimitOrder):
-        return held.source, held.kind, held.message.quantity
-    return "", held.kind, None
 
 
 def utc_text(seconds: float) -> str:

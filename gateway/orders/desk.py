@@ -16,7 +16,8 @@ from config.vocabulary import UtcClock
 from gateway.control.decision import Decision
 from gateway.control.orders_in_force import OrdersInForce
 from gateway.journal import Journal
-from gateway.orders.book import OrderBook, Outcome
+from gateway.orders.book import OrderBook
+from gateway.orders.held import Outcome
 from gateway.parent.aggregate import utc_datetime
 from gateway.parent.receive import receive
 

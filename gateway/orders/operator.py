@@ -15,7 +15,10 @@ from typing import Any, Final
 from config.messages import AckStatus, Down, LimitOrder
 from config.vocabulary import Quantity, UtcClock
 from gateway.journal import Journal
-from gateway.orders.book import OPERATOR, OrderBook, Outcome, Refused
+from gateway.orders.admission import Refused
+from gateway.orders.book import OrderBook
+from gateway.orders.held import Outcome
+from gateway.orders.overrides import OPERATOR
 
 LONGEST_S: Final = 366 * 86_400.0
 _COMMANDS: Final = ("hold", "limit", "release", "stop")

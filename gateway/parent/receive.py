@@ -22,7 +22,9 @@ from config.messages import (
     LimitOrder,
     RegulationSignal,
 )
-from gateway.orders.book import OrderBook, Outcome, Refused
+from gateway.orders.admission import Refused
+from gateway.orders.book import OrderBook
+from gateway.orders.held import Outcome
 
 _ORDER_ID: Final = re.compile(ORDER_ID_PATTERN)
 

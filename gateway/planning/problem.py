@@ -14,8 +14,9 @@ from typing import Any, Final, NamedTuple
 
 import cvxpy as cp
 import numpy as np
+from scipy import sparse
 
-from gateway.planning.model import Plan, PlanInput, ResourcePlan
+from gateway.planning.model import Plan, PlanInput, ResourcePlan, VehiclePlan
 
 LIMIT_PER_KWH: Final = 100.0
 CAR_PER_KWH: Final = 10.0
@@ -32,10 +33,8 @@ GIVEN_UP_KWH: Final = 1e-3
 MOST_REPAIRS: Final = 3
 TIME_LIMIT_S: Final = 10.0
 
-TOLERANCE: Final = 1e-6
-"""Of powers in kW and costs: a thousandth of a watt would cost a third of the time and serve nobody."""
-
-_TOLERANCES: Final = ("tol_gap_abs", "tol_gap_rel", "tol_feas")
+TOLERANCES: Final = {"tol_gap_abs": 1e-6, "tol_gap_rel": 1e-6, "tol_feas": 1e-6}
+"""Of the cost and of powers in kW: a thousandth of a watt would cost a third of the time and serve nobody."""
 
 
 class NoPlanError(Exception):
@@ -52,7 +51,7 @@ class Shape:
     steps: int
     step_s: float
     batteries: tuple[tuple[float, float, float], ...]
-    vehicles: int
+    vehicles: tuple[tuple[int, int], ...]
     solar: int
     thermal: tuple[tuple[float, float], ...]
     reserve: bool
@@ -65,7 +64,7 @@ class Shape:
             given.steps,
             given.step_s,
             tuple((one.charge_efficiency_pu, one.discharge_efficiency_pu, one.wear_per_kwh) for one in given.batteries),
-            len(given.vehicles),
+            tuple(_window(one, given.steps) for one in given.vehicles),
             len(given.solar),
             tuple((one.cop, one.loss_pu_per_h) for one in given.thermal),
             given.reserve is not None,
@@ -131,56 +130,67 @@ class PlanProblem:
         return slack.variable
 
     def _add_batteries(self) -> Any:
+        """What a battery gives is what it takes less what it stores, so that no row has to say so; their sum flow."""
         count, steps, hours = len(self.shape.batteries), self.shape.steps, self._hours
         into, out, wear = (np.asarray(column)[:, None] for column in zip(*self.shape.batteries, strict=True))
         charge = self._charge = cp.Variable((count, steps), nonneg=True)
-        discharge = self._discharge = cp.Variable((count, steps), nonneg=True)
-        stored = self._stored = cp.Variable((count, steps + 1))
-        self._constrain("battery start", stored[:, 0] == self._parameter("battery_start", count))
-        dynamics = stored[:, 1:] == stored[:, :-1] + hours * (
-            cp.multiply(into, charge) - cp.multiply(1.0 / out, discharge)
-        )
-        self._constrain("battery energy", dynamics)
+        stored = self._stored = cp.Variable((count, steps))
+        start = self._parameter("battery_start", (count, 1))
+        before = self._before = cp.hstack([start, stored[:, :-1]]) if steps > 1 else start
+        gained = (stored - before) / hours
+        discharge = self._discharge = cp.multiply(out, cp.multiply(into, charge) - gained)
         self._constrain("battery charge", charge <= self._parameter("battery_charge", (count, steps), nonneg=True))
         limit = self._parameter("battery_discharge", (count, steps), nonneg=True)
         self._constrain("battery discharge", discharge <= limit)
-        self._constrain("battery least", stored[:, 1:] >= self._parameter("battery_least", (count, steps)))
-        self._constrain("battery most", stored[:, 1:] <= self._parameter("battery_most", (count, steps)))
+        self._constrain("battery gives", discharge >= 0.0)
+        self._constrain("battery least", stored >= self._parameter("battery_least", (count, steps)))
+        self._constrain("battery most", stored <= self._parameter("battery_most", (count, steps)))
         short = self._give_up("state of charge at the end", count, TARGET_PER_KWH)
         self._constrain("battery target", stored[:, -1] + short >= self._parameter("battery_target", count))
         self._cost += hours * cp.sum(cp.multiply(wear, charge + discharge))
-        return cp.sum(charge - discharge, axis=0)
+        flow = self._flow = cp.Variable(steps)
+        self._constrain("battery flow", flow == cp.sum(charge - discharge, axis=0))
+        return flow
 
     def _add_vehicles(self) -> Any:
-        count, steps = self.shape.vehicles, self.shape.steps
-        power = self._vehicle = cp.Variable((count, steps), nonneg=True)
-        self._constrain("vehicle power", power <= self._parameter("vehicle_most", (count, steps), nonneg=True))
+        """A car has a power only while it is there: two thirds of a day's steps need no variable."""
+        count, steps = len(self.shape.vehicles), self.shape.steps
+        whose = np.asarray([at for at, (begin, end) in enumerate(self.shape.vehicles) for _ in range(begin, end)])
+        when = np.asarray([step for begin, end in self.shape.vehicles for step in range(begin, end)])
+        size = len(when)
+        power = self._vehicle = cp.Variable(size, nonneg=True)
+        self._vehicle_steps = whose, when
+        self._constrain("vehicle power", power <= self._parameter("vehicle_most", size, nonneg=True))
+        ones, every = np.ones(size), np.arange(size)
         short = self._give_up("cars' energy", count, CAR_PER_KWH)
         needed = self._parameter("vehicle_needed", count, nonneg=True)
-        self._constrain("vehicle energy", self._hours * cp.sum(power, axis=1) + short >= needed)
-        return cp.sum(power, axis=0)
+        by_car = sparse.csr_matrix((self._hours * ones, (whose, every)), shape=(count, size))
+        self._constrain("vehicle energy", by_car @ power + short >= needed)
+        return sparse.csr_matrix((ones, (when, every)), shape=(steps, size)) @ power
 
     def _add_solar(self) -> Any:
         """All inverters as one: what is free is curtailed anywhere alike."""
-        given = self._given = cp.Variable(self.shape.steps, nonneg=True)
-        self._constrain("solar", given <= self._parameter("solar_available", self.shape.steps, nonneg=True))
+        share = cp.Variable(self.shape.steps, nonneg=True)
+        self._constrain("solar", share <= 1.0)
+        given = self._given = cp.multiply(self._parameter("solar_available", self.shape.steps, nonneg=True), share)
         return given
 
     def _add_thermal(self) -> Any:
+        """As a battery's discharge, a heat pump's power is what its store holds more than without it."""
         count, steps, hours = len(self.shape.thermal), self.shape.steps, self._hours
         cop, loss = (np.asarray(column)[:, None] for column in zip(*self.shape.thermal, strict=True))
-        power = self._heat = cp.Variable((count, steps), nonneg=True)
-        held = self._held = cp.Variable((count, steps + 1))
-        self._constrain("thermal power", power <= self._parameter("thermal_most", (count, steps), nonneg=True))
-        self._constrain("thermal start", held[:, 0] == self._parameter("thermal_start", count))
+        held = self._held = cp.Variable((count, steps))
+        start = self._parameter("thermal_start", (count, 1))
+        before = cp.hstack([start, held[:, :-1]]) if steps > 1 else start
         keeps = np.maximum(1.0 - hours * loss, 0.0)
+        gained = (held - cp.multiply(keeps, before)) / hours
         drawn = self._parameter("thermal_drawn", (count, steps))
-        dynamics = held[:, 1:] == cp.multiply(keeps, held[:, :-1]) + hours * (cp.multiply(cop, power) - drawn)
-        self._constrain("thermal energy", dynamics)
-        cold = self._give_up("warmth", (count, steps), COMFORT_PER_KWH)
-        hot = self._give_up("coolness", (count, steps), COMFORT_PER_KWH)
-        self._constrain("thermal least", held[:, 1:] + cold >= self._parameter("thermal_least", (count, steps)))
-        self._constrain("thermal most", held[:, 1:] - hot <= self._parameter("thermal_full", (count, steps)))
+        power = self._heat = cp.multiply(1.0 / cop, gained + drawn)
+        self._constrain("thermal power", power <= self._parameter("thermal_most", (count, steps), nonneg=True))
+        self._constrain("thermal takes", power >= 0.0)
+        cold = self._give_up("comfort", (count, steps), COMFORT_PER_KWH)
+        self._constrain("thermal least", held + cold >= self._parameter("thermal_least", (count, steps)))
+        self._constrain("thermal most", held - cold <= self._parameter("thermal_full", (count, steps)))
         return cp.sum(power, axis=0)
 
     def _add_interchange(self) -> None:
@@ -207,7 +217,7 @@ class PlanProblem:
         short_up = self._give_up("reserve upward", steps, RESERVE_PER_KWH, self._hours)
         short_down = self._give_up("reserve downward", steps, RESERVE_PER_KWH, self._hours)
         if self.shape.batteries:
-            flow = cp.sum(self._charge - self._discharge, axis=0)
+            flow = self._flow
             most_out = self._parameter("battery_all_out", steps, nonneg=True)
             most_in = self._parameter("battery_all_in", steps, nonneg=True)
             self._constrain("reserve power up", most_out + flow + short_up >= up)
@@ -216,7 +226,8 @@ class PlanProblem:
             energy_down = self._parameter("reserve_down_kwh", steps, nonneg=True)
             floor = self._parameter("battery_floor_kwh", steps)
             ceiling = self._parameter("battery_ceiling_kwh", steps)
-            total = cp.sum(self._stored[:, :-1], axis=0)
+            total = cp.Variable(steps)
+            self._constrain("battery total", total == cp.sum(self._before, axis=0))
             self._constrain("reserve energy up", total - floor + short_up >= energy_up)
             self._constrain("reserve energy down", ceiling - total + short_down >= energy_down)
         else:
@@ -255,13 +266,19 @@ class PlanProblem:
         return self._plan(given, status, time.perf_counter() - started_s, repairs)
 
     def _solve(self, time_limit_s: float) -> str:
-        options: dict[str, Any] = {}
-        if self._solver == cp.CLARABEL:
-            options = {"time_limit": time_limit_s, **dict.fromkeys(_TOLERANCES, TOLERANCE)}
-        try:
-            self._problem.solve(solver=self._solver, **options)
-        except cp.SolverError as error:
-            raise NoPlanError(f"the solver failed: {error}") from error
+        """First without refining each step of the solver, which halves its time; with it where that does not do."""
+        for refines in (False, True):
+            options: dict[str, Any] = {}
+            if self._solver == cp.CLARABEL:
+                options = {"time_limit": time_limit_s, "iterative_refinement_enable": refines, **TOLERANCES}
+            try:
+                self._problem.solve(solver=self._solver, **options)
+            except cp.SolverError as error:
+                if refines:
+                    raise NoPlanError(f"the solver failed: {error}") from error
+                continue
+            if self._problem.status == cp.OPTIMAL:
+                break
         status = self._problem.status
         if self._import.value is None or status in (cp.INFEASIBLE, cp.UNBOUNDED):
             raise NoPlanError(f"no plan: {status}")
@@ -296,27 +313,50 @@ class PlanProblem:
             repairs,
         )
 
+    def _battery_values(self) -> Any:
+        """What a kWh more in each battery now is worth: the cost's derivative by what is stored before the first step.
+
+        That changes what the first step has to discharge, and so every row that has it.
+        """
+        _, out, wear = (np.asarray(column) for column in zip(*self.shape.batteries, strict=True))
+        duals = {name: np.asarray(one.dual_value) for name, one in self._constraints.items()}
+        by_discharge = duals["battery discharge"][:, 0] - duals["battery gives"][:, 0] + duals["battery flow"][0]
+        worth = -out * (wear + by_discharge / self._hours)
+        if "battery total" in duals:
+            worth += duals["battery total"][0]
+        return worth
+
+    def _thermal_values(self) -> Any:
+        """What a kWh of heat more in each store is worth; as for batteries, by the first step's power."""
+        cop, loss = (np.asarray(column) for column in zip(*self.shape.thermal, strict=True))
+        duals = {name: np.asarray(one.dual_value) for name, one in self._constraints.items()}
+        by_power = duals["thermal power"][:, 0] - duals["thermal takes"][:, 0] - duals["balance"][0]
+        return by_power * np.maximum(1.0 - self._hours * loss, 0.0) / (cop * self._hours)
+
     def _resources(self, given: PlanInput) -> list[ResourcePlan]:
         found = []
         if given.batteries:
-            worth = np.asarray(self._constraints["battery energy"].dual_value)[:, 0]
+            worth = self._battery_values()
+            charge, discharge = self._charge.value, self._discharge.value
             for at, battery in enumerate(given.batteries):
-                power_w = _watts(self._charge.value[at] - self._discharge.value[at])
-                stored = _watts(self._stored.value[at])
-                found.append(ResourcePlan(battery.name, power_w, stored, abs(float(worth[at]))))
+                power_w = _watts(charge[at] - discharge[at])
+                stored = (battery.soc * battery.capacity_wh, *_watts(self._stored.value[at]))
+                found.append(ResourcePlan(battery.name, power_w, stored, float(worth[at])))
         if given.vehicles:
             worth = np.asarray(self._constraints["vehicle energy"].dual_value)
+            powers = np.zeros((len(given.vehicles), given.steps))
+            powers[self._vehicle_steps] = self._vehicle.value
             for at, vehicle in enumerate(given.vehicles):
-                found.append(ResourcePlan(vehicle.name, _watts(self._vehicle.value[at]), (), float(worth[at])))
+                found.append(ResourcePlan(vehicle.name, _watts(powers[at]), (), float(worth[at])))
         if given.solar:
             available = np.sum(_kw([one.available_w for one in given.solar]), axis=0)
             share = self._given.value / np.maximum(available, 1e-9)
             found += [ResourcePlan(one.name, _watts(-share * _kw(one.available_w))) for one in given.solar]
         if given.thermal:
-            worth = np.asarray(self._constraints["thermal energy"].dual_value)[:, 0]
+            worth = self._thermal_values()
             for at, pump in enumerate(given.thermal):
-                stored = _watts(self._held.value[at])
-                found.append(ResourcePlan(pump.name, _watts(self._heat.value[at]), stored, abs(float(worth[at]))))
+                stored = (pump.stored_wh, *_watts(self._held.value[at]))
+                found.append(ResourcePlan(pump.name, _watts(self._heat.value[at]), stored, float(worth[at])))
         return found
 
 
@@ -352,7 +392,7 @@ def _battery_values(given: PlanInput) -> dict[str, Any]:
     most = [max(one.soc_max, one.soc) * kwh for one, kwh in zip(every, full, strict=True)]
     target = [(one.soc if one.target_soc is None else one.target_soc) for one in every]
     return {
-        "battery_start": np.asarray([one.soc * kwh for one, kwh in zip(every, full, strict=True)]),
+        "battery_start": np.asarray([[one.soc * kwh] for one, kwh in zip(every, full, strict=True)]),
         "battery_charge": _each_step([one.charge_w / 1e3 for one in every], steps),
         "battery_discharge": _each_step([one.discharge_w / 1e3 for one in every], steps),
         "battery_least": _each_step(least, steps),
@@ -361,18 +401,26 @@ def _battery_values(given: PlanInput) -> dict[str, Any]:
     }
 
 
+def _window(vehicle: VehiclePlan, steps: int) -> tuple[int, int]:
+    """The steps in which a car can charge; one at the least, so that a car which is gone has a place in the program."""
+    begin = min(max(vehicle.from_step, 0), steps - 1)
+    return begin, min(max(vehicle.until_step, begin + 1), steps)
+
+
 def _vehicle_values(given: PlanInput) -> dict[str, Any]:
-    most = np.zeros((len(given.vehicles), given.steps))
-    for at, vehicle in enumerate(given.vehicles):
-        most[at, max(vehicle.from_step, 0) : max(vehicle.until_step, 0)] = vehicle.max_w / 1e3
-    return {"vehicle_most": most, "vehicle_needed": _kw([one.needed_wh for one in given.vehicles])}
+    most = [
+        one.max_w / 1e3 if one.from_step <= step < one.until_step else 0.0
+        for one in given.vehicles
+        for step in range(*_window(one, given.steps))
+    ]
+    return {"vehicle_most": np.asarray(most), "vehicle_needed": _kw([one.needed_wh for one in given.vehicles])}
 
 
 def _thermal_values(given: PlanInput) -> dict[str, Any]:
     every, steps = given.thermal, given.steps
     return {
         "thermal_most": _each_step([one.max_w / 1e3 for one in every], steps),
-        "thermal_start": _kw([one.stored_wh for one in every]),
+        "thermal_start": _kw([[one.stored_wh] for one in every]),
         "thermal_drawn": _kw([one.heat_w for one in every]),
         "thermal_least": _each_step([one.least_wh / 1e3 for one in every], steps),
         "thermal_full": _each_step([one.most_wh / 1e3 for one in every], steps),

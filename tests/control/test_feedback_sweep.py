@@ -26,6 +26,13 @@ def test_paired_ages_come_to_rest(case: Case) -> None:
         assert outcome.overshoot_w <= 1e3, "alike devices never pass their target"
 
 
+@pytest.mark.parametrize(
+    "case", [Case(5.0, 2.0, 0.05, 0.0, 0.05, True, 0.5), Case(5.0, 0.0, 1.0, 0.4, 10.0, False, 0.5)], ids=str
+)
+def test_a_load_that_is_cancelled_soon_after_an_order_is_not_taken_for_a_blind_meter(case: Case) -> None:
+    assert not is_unstable(run_case(case))
+
+
 def test_wrongly_paired_ages_swing() -> None:
     case = Case(0.2, 0.0, 0.05, 0.4, 0.05, False, 1.0)
     assert not is_unstable(run_case(case))

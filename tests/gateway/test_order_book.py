@@ -12,7 +12,8 @@ from hypothesis import strategies as st
 
 from config.messages import AckStatus, Down
 from config.vocabulary import Absent
-from gateway.orders.book import OrderBook, ParentState
+from gateway.orders.book import OrderBook
+from gateway.orders.held import ParentState
 from gateway.parent.receive import Received, receive
 
 NOW = datetime(2026, 6, 1, 12, tzinfo=UTC)

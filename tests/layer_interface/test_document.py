@@ -10,7 +10,8 @@ import pytest
 
 from config.messages import DOWN_SCHEMAS, MAX_PAYLOAD_BYTES, UP_SCHEMAS, Down, Up
 from config.strict import Strict
-from gateway.orders.book import FARTHEST_START_S, FUTURE_ISSUE_TOLERANCE_S, MOST_HELD_ORDERS, REMEMBERED_IDS
+from gateway.orders.admission import FARTHEST_START_S, FUTURE_ISSUE_TOLERANCE_S, MOST_HELD_ORDERS
+from gateway.orders.book import REMEMBERED_IDS
 from gateway.parent.mqtt_parent import ACKNOWLEDGEMENTS_KEPT
 
 FIXTURES = Path(__file__).parent / "fixtures"

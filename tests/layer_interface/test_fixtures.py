@@ -24,7 +24,8 @@ from config.messages import (
     Up,
 )
 from config.strict import Strict
-from gateway.orders.book import OrderBook, ParentState
+from gateway.orders.book import OrderBook
+from gateway.orders.held import ParentState
 from gateway.parent.receive import Received, receive
 from sim_devices.dso.expectations import UnexpectedError, read
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, Final, Literal
 
-from config.scenario import Event
+from config.scenario import Event, GridEvent
 from gateway.bench.scenario.loading import LoadedScenario
 from sim_devices.dso.script import Script
 
@@ -138,10 +138,20 @@ class Plan:
         if event.plug_in is not None:
             return {"plug_in": event.plug_in.model_dump(mode="json")}, {"unplug": event.plug_in.device}
         if event.grid is not None:
-            usual = self.loaded.site.simulation.grid
-            changed = event.grid.model_dump(mode="json", exclude_none=True)
-            return {"grid": changed}, {"grid": {key: getattr(usual, key) for key in changed}}
+            return self._told_of_grid(event.grid)
         return None, None
+
+    def _told_of_grid(self, grid: GridEvent) -> tuple[dict[str, Any], dict[str, Any]]:
+        """At the end the source is as the site file has it, and the breaker is closed."""
+        usual = self.loaded.site.simulation.grid
+        changed = grid.model_dump(mode="json", exclude_none=True, exclude={"breaker", "ramp_s"})
+        begin: dict[str, Any] = {"grid": changed} if changed else {}
+        end: dict[str, Any] = {"grid": {key: getattr(usual, key) for key in changed}} if changed else {}
+        if changed and grid.ramp_s:
+            begin["grid"]["ramp_s"] = end["grid"]["ramp_s"] = grid.ramp_s
+        if grid.breaker is not None:
+            begin["breaker"], end["breaker"] = grid.breaker, "closed"
+        return begin, end
 
 
 def _authority() -> dict[str, Any]:
