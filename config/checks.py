@@ -11,6 +11,7 @@ from typing import Any, Final
 
 from config.compliance import compliance_names
 from config.findings import Path, Problem, Severity, did_you_mean, shown
+from config.layer_checks import LAYER_RULES
 from config.partial import broken, known
 from config.profile import Profile
 from config.security_checks import SECURITY_RULES
@@ -19,7 +20,13 @@ from config.strict import Rule
 from config.vocabulary import DeviceKind
 
 MODBUS_DRIVERS: Final = ("modbus_tcp", "modbus_rtu", "modbus_rtu_tcp")
-DRIVERS: Final = {"modbus": MODBUS_DRIVERS, "opcua": ("opcua",), "mqtt": ("mqtt",), "ocpp": ("ocpp",)}
+DRIVERS: Final = {
+    "modbus": MODBUS_DRIVERS,
+    "opcua": ("opcua",),
+    "mqtt": ("mqtt",),
+    "ocpp": ("ocpp",),
+    "layer": ("layer",),
+}
 _LINE_SETTINGS: Final = {"modbus_rtu": ("baud", "parity", "stop_bits")}
 _LOOPBACK: Final = frozenset({"localhost", "::1", "127.0.0.1"})
 
@@ -93,6 +100,8 @@ def _place(device: DeviceSite) -> tuple[object, ...] | None:
     if address.driver == "ocpp":
         charger = _charge_point(address)
         return (*charger, address.connector) if charger is not None and known(address, "connector") else None
+    if address.driver == "layer":
+        return None
     named = known(address, "host", "port", "parameters") and known(device, "profile")
     return _mqtt_place(address, device.profile) if named else None
 
@@ -216,6 +225,7 @@ SITE_RULES: Final[tuple[Rule, ...]] = (
     _fallback_within_static_limits,
     _somebody_can_be_lost,
     compliance_names,
+    *LAYER_RULES,
     *SECURITY_RULES,
 )
 
@@ -338,6 +348,8 @@ def _silence_is_safe(device: DeviceSite, profile: Profile) -> Iterator[Problem]:
         "hold": "keeps its last setpoint when the gateway falls silent",
         "unlimited": "drops every limit when the gateway falls silent",
     }.get(profile.on_silence.behaviour)
+    if profile.kind is DeviceKind.LAYER:
+        words = "keeps its last dispatch when this gateway falls silent, inside its own fallback"
     if words is not None:
         allowed = "a profile that goes to a value, or acknowledged_on_silence: true"
         yield Problem(("profile",), words, allowed, Severity.WARNING)

@@ -124,6 +124,8 @@ class CsipAus(Strict):
     )
     heartbeat_timeout_s: Positive = Field(600.0, description="silence after which the default control holds, too")
 
+    rules: ClassVar[tuple[Rule, ...]] = (_programs_once,)
+
 
 def _soft_within_hard(settings: As4777) -> Iterator[Problem]:
     pairs = (("soft_export_w", "hard_export_w"), ("soft_generation_w", "hard_generation_w"))

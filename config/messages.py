@@ -182,12 +182,15 @@ class Acknowledgement(Strict):
 class Compliance(Strict):
     """Whether the layer keeps what it was told, and if not, why, without naming a device."""
 
-    state: Literal["compliant", "unmet", "fallback"]
+    state: Literal["compliant", "unmet", "fallback", "bypassed"]
     reason: Annotated[str, Field(max_length=200)] = ""
 
 
 class Telemetry(Strict):
-    """What the parent sees of the layer: one resource. Values are None where no good measurement exists."""
+    """What the parent sees of the layer: one resource. Values are None where no good measurement exists.
+
+    `dispatch_id` repeats the dispatch in force, to the parent that gave it.
+    """
 
     issued_at: Instant
     measured_at: Instant | None
@@ -199,6 +202,7 @@ class Telemetry(Strict):
     connection: Literal["connected", "islanded", "unknown"] = "unknown"
     quality: Literal["good", "uncertain", "bad"]
     regulation_sequence: Sequence | None = None
+    dispatch_id: OrderId | None = None
     compliance: Compliance
 
 

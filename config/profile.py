@@ -261,11 +261,13 @@ class OcppAddress(Strict):
 class LayerAddress(Strict):
     """A value in the messages of the layer interface, as the parent of a layer sees it.
 
-    The offer is read for the interval in which now lies. `bypass` is what the driver itself has noticed of others that
-    command the layer.
+    The offer is read for the interval in which now lies. A dispatch is the one in force, as far as telemetry repeats
+    its id. `authority` is `held` once the layer has confirmed it, `bypass` what was noticed of others who command it.
     """
 
-    message: Literal["telemetry", "offer", "dispatch", "bypass"] = Field(description="which message holds it")
+    message: Literal["telemetry", "offer", "dispatch", "authority", "bypass"] = Field(
+        description="which message holds it"
+    )
     field: str = Field("", description="the name of the field there")
 
 
@@ -410,6 +412,7 @@ class Control(Strict):
     reversion_s: Positive | None = Field(None, description="the device's own timer, as `writes` arms it")
     refresh_s: Positive = Field(10.0, description="an unchanged setpoint is written again after this time")
     deadband_w: NotNegative = Field(0.0, description="a smaller change is not written")
+    deadband_pu: NotNegative = Field(0.0, description="the same, as a part of the rating; the larger of both holds")
     min_write_interval_s: NotNegative = Field(0.0, description="least time between two sequences")
     volatile: Flag = Field(description="false: registers that wear out, so that deadband and interval must be generous")
     step_w: Positive | None = Field(None, description="resolution in watts")

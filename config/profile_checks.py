@@ -40,6 +40,7 @@ REQUIRED_POINTS: Final = {
     DeviceKind.BATTERY: (POWER_W, SOC),
     DeviceKind.CHARGER: (POWER_W, CHARGING_STATE),
     DeviceKind.RELAY: (),
+    DeviceKind.LAYER: (POWER_W,),
 }
 _OCPP_SETPOINT: Final = ("limit_a", "limit_w", "limit_s")
 _FLOATS: Final = (RegisterType.FLOAT32, RegisterType.FLOAT64)

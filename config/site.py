@@ -168,6 +168,15 @@ class MqttDevice(MqttBroker):
     )
 
 
+class ChildLayer(MqttBroker):
+    """A gateway below this one, as its parent: one resource, over the layer interface."""
+
+    driver: Literal["layer"] = Field(description="chooses the protocol")
+    layer: Name = Field(description="`site` in the site file of the gateway below")
+    source: Name = Field(description="what that file calls this gateway, in `parents`")
+    heartbeat_timeout_s: Positive = Field(60.0, description="as that file says of this parent")
+
+
 class ListenerTls(Strict):
     """TLS of a port at which chargers call; files are PEM, and paths begin at the site file's folder."""
 
@@ -201,7 +210,13 @@ class OcppConnector(Strict):
 
 
 Address = Annotated[
-    ModbusTcpAddress | ModbusRtuAddress | ModbusRtuTcpAddress | OpcUaServer | MqttDevice | OcppConnector,
+    ModbusTcpAddress
+    | ModbusRtuAddress
+    | ModbusRtuTcpAddress
+    | OpcUaServer
+    | MqttDevice
+    | OcppConnector
+    | ChildLayer,
     Field(discriminator="driver"),
 ]
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 from config.vocabulary import LinkState, Setpoint
 
@@ -54,3 +54,11 @@ class Driver(Protocol):
 
     async def rest(self, timeout_s: float) -> None:
         """Write each device's rest state, as far as its link is up; return when done or after `timeout_s`."""
+
+
+@runtime_checkable
+class Remembers(Protocol):
+    """A driver that leaves out of a setpoint's writes what the device has acknowledged before."""
+
+    def forget(self, device: str) -> None:
+        """Take nothing for granted of what this device acknowledged: its next setpoint is written whole."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -37,11 +37,19 @@ class MqttSession(Protocol):
         """The next message: the newest of each topic, in the order in which the topics were heard."""
         ...
 
-    async def publish(self, topic: str, payload: str) -> None:
-        """Publish with QoS 1, and wait until the broker has taken it."""
+    async def publish(self, topic: str, payload: str, qos: int = 1) -> None:
+        """Publish, with QoS 1 wait until the broker has taken it."""
 
     async def close(self, *, orderly: bool) -> None:
         """End the session."""
+
+
+class MqttConnect(Protocol):
+    """Makes a session out of broker, client name, time-out (s) and topics; of those in `every` no message is lost."""
+
+    def __call__(
+        self, broker: MqttBroker, identifier: str, timeout_s: float, topics: Sequence[str], every: Collection[str] = ()
+    ) -> MqttSession: ...
 
 
 class OpcUaPublication(Protocol):
@@ -93,12 +101,12 @@ class OpcUaSession(Protocol):
 class Transports:
     """How the drivers of one gateway reach their devices.
 
-    `rng` makes the source of pauses of the link it is given the name of; `mqtt` a session out of broker, client name,
-    time-out (s) and topics; `opcua` one out of address and time-out (s). Modbus and OCPP take their connections from
+    `rng` makes the source of pauses of the link it is given the name of; `mqtt` a session; `opcua` one out of address
+    and time-out (s). Modbus and OCPP take their connections from
     the running loop. `utc` is the wall clock that chargers are told.
     """
 
     rng: Callable[[str], random.Random]
-    mqtt: Callable[[MqttBroker, str, float, Sequence[str]], MqttSession]
+    mqtt: MqttConnect
     opcua: Callable[[OpcUaServer, float], OpcUaSession]
     utc: UtcClock

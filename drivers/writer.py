@@ -107,6 +107,10 @@ class DeviceWriter:
         self._look_at_expiry()
         self._wake.set()
 
+    def forget(self) -> None:
+        """Write the next setpoint whole, whatever the device acknowledged before."""
+        self._acknowledged.clear()
+
     def repeat(self) -> None:
         """Send the current setpoint again, because the device was away and may have forgotten it."""
         self._acknowledged.clear()

@@ -6,20 +6,23 @@ The one place that names concrete drivers. A protocol's library is imported only
 from __future__ import annotations
 
 import time
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
+from functools import partial
+from types import MappingProxyType
 from typing import TYPE_CHECKING
 
 from config.profile import Profile
-from config.site import Address, ModbusAddress, MqttDevice, OcppConnector, OpcUaServer, Site
+from config.site import Address, ChildLayer, ModbusAddress, MqttDevice, OcppConnector, OpcUaServer, Site
 from config.vocabulary import Clock, FieldSink
 from drivers.binding import DeviceBinding
 from drivers.driver import Driver
-from drivers.inspection import Inspector, Prober
+from drivers.inspection import InspectionFailed, Inspector, Prober
 from drivers.transports import Transports
 
 if TYPE_CHECKING:
     from drivers.certificates import Certificate
+    from drivers.heard import HeardRead
 
 
 def build_drivers(
@@ -30,15 +33,42 @@ def build_drivers(
     addresses: Mapping[str, Address],
     writable: Mapping[str, bool],
     transports: Transports | None = None,
+    epochs: Mapping[str, int] = MappingProxyType({}),
 ) -> list[Driver]:
     """One driver for each link; devices behind the same endpoint share it. Mappings are by device name.
 
-    `transports` take the place of sockets, on a bench.
+    `transports` take the place of sockets, on a bench. `epochs` has our epoch at each layer below.
     """
     links: dict[str, list[DeviceBinding]] = {}
     for binding in bind_devices(site, profiles, addresses, writable):
         links.setdefault(link_name(binding.address), []).append(binding)
-    return [_driver(name, bindings, sink, clock, transports) for name, bindings in links.items()]
+    return [_driver(name, bindings, sink, clock, transports, epochs) for name, bindings in links.items()]
+
+
+def build_recorders(
+    site: Site,
+    profiles: Mapping[str, Profile],
+    sink: FieldSink,
+    clock: Clock,
+    addresses: Mapping[str, Address],
+    heard: Callable[[str, HeardRead], None],
+) -> list[Driver]:
+    """Drivers of the Modbus links alone, which only read; `heard` is told the link and every read on the wire."""
+    from drivers.modbus.driver import ModbusDriver
+    from drivers.modbus.endpoint import connector_of, one_endpoint, timing_of
+    from drivers.modbus.tap import tapped
+
+    links: dict[str, list[DeviceBinding]] = {}
+    for binding in bind_devices(site, profiles, addresses, dict.fromkeys(site.devices, False)):
+        if isinstance(binding.address, ModbusAddress):
+            links.setdefault(link_name(binding.address), []).append(binding)
+    drivers: list[Driver] = []
+    for name, bindings in links.items():
+        address = one_endpoint(binding.address for binding in bindings)
+        rtu = timing_of(address) is not None
+        connect = tapped(connector_of(address), partial(heard, name), clock, rtu=rtu)
+        drivers.append(ModbusDriver(name, bindings, sink, clock, connect=connect))
+    return drivers
 
 
 def bind_devices(
@@ -71,13 +101,21 @@ def link_name(address: Address) -> str:
         return f"mqtt://{user}{address.host}:{address.port}"
     if isinstance(address, OcppConnector):
         return f"ocpp://{address.listen_host}:{address.listen_port}"
+    if isinstance(address, ChildLayer):
+        user = f"{address.username}@" if address.username else ""
+        return f"layers://{user}{address.host}:{address.port}"
     from drivers.modbus.endpoint import endpoint_name
 
     return endpoint_name(address)
 
 
 def _driver(
-    name: str, bindings: list[DeviceBinding], sink: FieldSink, clock: Clock, transports: Transports | None
+    name: str,
+    bindings: list[DeviceBinding],
+    sink: FieldSink,
+    clock: Clock,
+    transports: Transports | None,
+    epochs: Mapping[str, int],
 ) -> Driver:
     address = bindings[0].address
     rng = None if transports is None else transports.rng(name)
@@ -93,6 +131,13 @@ def _driver(
         from drivers.ocpp.driver import OcppDriver
 
         return OcppDriver(name, bindings, sink, clock, rng, time.time if transports is None else transports.utc)
+    if isinstance(address, ChildLayer):
+        from drivers.layer.driver import LayerDriver
+        from drivers.mqtt.connection import MqttConnection
+
+        if transports is None:
+            return LayerDriver(name, bindings, sink, clock, time.time, epochs, MqttConnection)
+        return LayerDriver(name, bindings, sink, clock, transports.utc, epochs, transports.mqtt, rng)
     from drivers.mqtt.driver import MqttDriver
 
     if transports is None:
@@ -118,6 +163,8 @@ async def open_inspector(profile: Profile, address: Address, clock: Clock) -> As
 
         async with ocpp_inspector(profile, address, clock) as inspector:
             yield inspector
+    elif isinstance(address, ChildLayer):
+        raise InspectionFailed(f"layer {address.layer} is a gateway: `gateway watch {address.layer}` looks at it")
     else:
         from drivers.mqtt.inspection import mqtt_inspector
 

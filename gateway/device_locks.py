@@ -34,6 +34,8 @@ def held_devices(addresses: Mapping[str, Address]) -> Iterator[None]:
 
 def _lock_name(address: Address) -> bytes:
     """The device and how it is reached; a device behind a broker or a bus is one of many there."""
-    within = address.model_dump(include={"unit", "parameters", "charge_point", "connector"})
-    mark = hashlib.sha256(f"{link_name(address)} {sorted(within.items())}".encode()).hexdigest()[:32]
+    within = address.model_dump(include={"unit", "parameters", "charge_point", "connector", "layer"})
+    # One machine by either name.
+    place = link_name(address).replace("//localhost:", "//127.0.0.1:").replace("@localhost:", "@127.0.0.1:")
+    mark = hashlib.sha256(f"{place} {sorted(within.items())}".encode()).hexdigest()[:32]
     return f"\0lamina-device-{mark}".encode()

@@ -12,6 +12,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from typing import Any, Final, NamedTuple
 
 from config.vocabulary import Absent, Quality, Quantity, Sample
+from gateway.control.clearing import Curve
 from gateway.control.decision import Decision, decide, initial_state
 from gateway.control.model import SiteModel
 from gateway.control.orders_in_force import (
@@ -20,6 +21,7 @@ from gateway.control.orders_in_force import (
     MarginsInForce,
     OrdersInForce,
     OverrideInForce,
+    PlanInForce,
     RegulationInForce,
 )
 from gateway.image import DeviceImage, Image
@@ -159,6 +161,7 @@ def _orders_out(orders: OrdersInForce) -> dict[str, Any]:
         "fallback_reason": orders.fallback_reason,
         "meter_released": orders.meter_released,
         "margins": None if orders.margins is None else orders.margins._asdict(),
+        "plan": None if orders.plan is None else _plan_out(orders.plan),
     }
 
 
@@ -172,7 +175,17 @@ def _orders_in(raw: Mapping[str, Any]) -> OrdersInForce:
         raw["fallback_reason"],
         raw["meter_released"],
         None if margins is None else MarginsInForce(**margins),
+        None if raw.get("plan") is None else _plan_in(raw["plan"]),
     )
+
+
+def _plan_out(plan: PlanInForce) -> dict[str, Any]:
+    return {**plan._asdict(), "curves": [[name, one.prices_per_kwh, one.powers_w] for name, one in plan.curves]}
+
+
+def _plan_in(raw: Mapping[str, Any]) -> PlanInForce:
+    curves = tuple((name, Curve(tuple(prices), tuple(powers))) for name, prices, powers in raw["curves"])
+    return PlanInForce(raw["source"], raw["import_per_kwh"], raw["export_per_kwh"], curves)
 
 
 def _limit_in(raw: Mapping[str, Any]) -> LimitInForce:

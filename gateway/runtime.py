@@ -15,25 +15,29 @@ from typing import Any, Final
 import structlog
 
 from config.lags import MeasuredLag
-from config.messages import Acknowledgement
+from config.messages import Acknowledgement, Offer
 from config.profile import Profile
 from config.site import Address, MqttBroker, Site
-from config.vocabulary import POWER_W, Clock, UtcClock, WriteResult, WriteStatus
+from config.vocabulary import POWER_W, Clock, DeviceKind, UtcClock, WriteResult, WriteStatus
 from drivers.backoff import Backoff
 from drivers.cancellation import ended
 from drivers.driver import Driver
+from gateway.child_epochs import next_epochs
+from gateway.compliance.board import build_board
 from gateway.composition import bind_devices, build_drivers
+from gateway.control.decision import Decision
 from gateway.control.model import build_site_model, with_what_may_be_written
 from gateway.cycle import ControlCycle, CycleReport
-from gateway.image import ImageInbox
+from gateway.image import Image, ImageInbox
 from gateway.journal import Journal
 from gateway.local_socket import local_socket
 from gateway.orders.book import OrderBook
 from gateway.orders.desk import OrderDesk
 from gateway.orders.held import ParentState
 from gateway.orders.operator import Operable, OperatorDesk
-from gateway.parent.aggregate import compliance, offer, telemetry
+from gateway.parent.aggregate import compliance, flexibility, offer, telemetry
 from gateway.parent.mqtt_parent import MqttParent
+from gateway.parent.publication import MOVED_PU, Publication
 from gateway.power_record import PowerRecord
 from gateway.readback import ReadBackWatch
 from gateway.recording import Recorder, header
@@ -41,13 +45,12 @@ from gateway.recording_file import RecordingFile
 from gateway.snapshot import ProcessUse, SharedProcess, snapshot
 from gateway.state_directory import SOCKET_NAME
 from gateway.surroundings import FIELD, Surroundings
+from gateway.tier_bypass import BypassWatch
 from gateway.twin_world import TwinWorld
 from gateway.wall_clock import clock_quality
 from gateway.why import explain
 from gateway.writer import WritePace, Writer
 
-TELEMETRY_S: Final = 1.0
-OFFER_S: Final = 60.0
 REST_TIMEOUT_S: Final = 2.0
 CLOCK_STEP_S: Final = 0.5
 """A wall clock that moved by more than this against the monotonic one was corrected."""
@@ -126,7 +129,9 @@ class Runtime:
             options.all_addresses(),
             options.writable(),
             surroundings.transports,
+            next_epochs(options.directory, self._layers(), utc()),
         )
+        self.bypass = BypassWatch()
         self.read_backs = ReadBackWatch(
             bind_devices(site, options.profiles, options.all_addresses(), options.writable())
         )
@@ -135,7 +140,7 @@ class Runtime:
             by_device, self._paces(), clock, site.control.setpoint_life_s, self._written, options.observe
         )
         parents = {parent.name: ParentState(parent.heartbeat_timeout_s, parent.dispatch) for parent in site.parents}
-        self.book = OrderBook(site.connection.rating_w, parents, clock, utc)
+        self.book = OrderBook(site.connection.rating_w, parents, clock, utc, compliance=build_board(site))
         self.book.clock_trusted = site.control.clock == "always"
         self.desk = OrderDesk(self.book, self.journal, utc, self._acknowledge, self._wake)
         self.operator = OperatorDesk(
@@ -164,11 +169,13 @@ class Runtime:
         self._envelope_told: tuple[object, ...] = ()
         self._unmet_told: tuple[str, ...] = ()
         self._mode_told = ""
-        self._compliance_told = ""
-        self._telemetry_due_s = self._offer_due_s = 0.0
+        self._publication = Publication(MOVED_PU * site.connection.rating_w)
         self._log = structlog.get_logger()
 
     # Assembly
+
+    def _layers(self) -> list[str]:
+        return [name for name, profile in self.options.profiles.items() if profile.kind is DeviceKind.LAYER]
 
     def _operable(self) -> dict[str, Operable]:
         return {one.name: Operable(one.min_w, one.max_w, one.controllable) for one in self.model.devices}
@@ -182,7 +189,8 @@ class Runtime:
             refresh_s = control.refresh_s
             if device.reversion_s is not None:
                 refresh_s = min(refresh_s, device.reversion_s / 3.0)
-            paces[name] = WritePace(control.deadband_w, control.min_write_interval_s, refresh_s)
+            deadband_w = max(control.deadband_w, control.deadband_pu * device.rating_w)
+            paces[name] = WritePace(deadband_w, control.min_write_interval_s, refresh_s)
         return paces
 
     def _parent(self, name: str) -> MqttParent:
@@ -321,6 +329,7 @@ class Runtime:
         parent = self.parents.get(source)
         if parent is not None:
             parent.acknowledge(acknowledgement)
+        self._publication.acknowledged(acknowledgement)
 
     def _on_cycle(self, report: CycleReport) -> None:
         self.report = report
@@ -358,6 +367,14 @@ class Runtime:
         for found in self.read_backs.look(self.cycle.image):
             self._log.warning("a read-back differs", device=found.device, reason=found.text())
             self.journal.record("readback", device=found.device, point=found.point, asked=found.asked, read=found.read)
+            if found.was_written:
+                control = self.options.profiles[found.device].control
+                # Registers that wear out wait for their refresh.
+                self.writer.repair(found.device, at_once=control is not None and control.volatile)
+        assert self.report is not None
+        for device, text in self.bypass.look(self.cycle.image, self.report.decision, self.read_backs.differences):
+            self._log.warning("commanded behind this gateway's back", device=device, reason=text)
+            self.journal.record("bypass", device=device, reason=text)
 
     def _tell_envelope(self, report: CycleReport) -> None:
         envelope = report.decision.envelope
@@ -386,25 +403,22 @@ class Runtime:
             self.journal.record("unmet", reasons=report.decision.unmet)
 
     def _tell_parents(self, report: CycleReport) -> None:
-        """Telemetry each second, at once when compliance changes, each cycle while a parent regulates; offers."""
-        now_s = self.clock()
+        """Telemetry and offers, as they are due."""
+        now_s, decision = self.clock(), report.decision
         image = self.cycle.image
         if not self.parents or image is None:
             return
         regulation = report.orders.regulation
         regulated = regulation is not None and now_s - regulation.received_s <= regulation.lost_after_s
-        complies = compliance(report.decision).state
-        if regulated or complies != self._compliance_told or now_s >= self._telemetry_due_s:
-            self._telemetry_due_s, self._compliance_told = now_s + TELEMETRY_S, complies
-            message = telemetry(self.model, image, report.decision, self.utc(), self.book.regulation_sequence)
-            for parent in self.parents.values():
-                parent.tell(message)
-        if now_s >= self._offer_due_s:
-            made = offer(self.model, image, report.decision, self.utc(), self._around.new_id())
-            self._offer_due_s = now_s + (OFFER_S if made is not None else TELEMETRY_S)
-            if made is not None:
-                for parent in self.parents.values():
-                    parent.offer(made)
+        complies = compliance(decision, bypassed=bool(self.bypass.found))
+        if self._publication.telemetry_is_due(now_s, decision.net_w, complies.state, regulated=regulated):
+            message = telemetry(self.model, image, decision, self.utc(), self.book.regulation_sequence, complies)
+            self._publication.tell(self.parents, now_s, message, report.orders.dispatch)
+        self._publication.offer(self.parents, now_s, lambda: self._offered(image, decision))
+
+    def _offered(self, image: Image, decision: Decision) -> Offer | None:
+        found = flexibility(self.model, image, decision)
+        return None if found is None else offer(found, self.utc(), self._around.new_id())
 
     # Local commands and the journal's frame
 

@@ -7,7 +7,8 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from config.vocabulary import CHARGING_STATE, FREQUENCY_HZ, POWER_W, SOC, VOLTAGE_V, Clock
+from config.vocabulary import CHARGING_STATE, COMPLIANCE, FREQUENCY_HZ, POWER_W, SOC, VOLTAGE_V, Clock, DeviceKind
+from gateway.compliance.frame import Ruling
 from gateway.control.resources import SLOW_POINT_STALE_S
 from gateway.orders.book import utc_text
 from gateway.orders.held import HeldOrder
@@ -88,6 +89,7 @@ def snapshot(runtime: Runtime) -> dict[str, Any]:
             *(_order(held, now_s) for held in runtime.book.held()),
             *(_override(held, now_s) for held in runtime.book.overrides()),
         ],
+        "compliance": [_ruling(ruling) for ruling in runtime.book.compliance.rulings],
         "devices": [],
         "links": _links(runtime),
         "cycle": {
@@ -101,6 +103,7 @@ def snapshot(runtime: Runtime) -> dict[str, Any]:
         "process": {"rss_mb": runtime.use.rss_mb(), "cpu_pct": runtime.use.cpu_pct()},
         "refused_orders": runtime.book.refused,
         "read_backs": [found.text() for found in runtime.read_backs.differences],
+        "tier_bypass": list(runtime.bypass.found.values()),
     }
     if report is None or image is None:
         return result
@@ -139,7 +142,8 @@ def snapshot(runtime: Runtime) -> dict[str, Any]:
     for resource in decision.resources:
         name, device = resource.model.name, image.devices.get(resource.model.name)
         setpoint = asked.get(name)
-        state = device.sample(CHARGING_STATE).value if device is not None else None
+        shown = COMPLIANCE if resource.model.kind is DeviceKind.LAYER else CHARGING_STATE
+        state = device.sample(shown).value if device is not None else None
         result["devices"].append(
             {
                 "name": name,
@@ -168,6 +172,16 @@ def _order(held: HeldOrder, now_s: float) -> dict[str, Any]:
         "text": describe(held),
         "starts_in_s": max(held.starts_s - now_s, 0.0),
         "remaining_s": None if held.ends_s is None else max(held.ends_s - now_s, 0.0),
+    }
+
+
+def _ruling(ruling: Ruling) -> dict[str, Any]:
+    return {
+        "function": ruling.function,
+        "state": ruling.state,
+        "failsafe": ruling.failsafe,
+        "bounds": [bound._asdict() for bound in ruling.bounds],
+        "facts": dict(ruling.facts),
     }
 
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import Final
 
 from config.vocabulary import Clock, Setpoint, WritePriority, WriteResult, WriteStatus
-from drivers.driver import Driver
+from drivers.driver import Driver, Remembers
 from gateway.control.decision import Decision
 
 RETRY_S: Final = 1.0
@@ -76,7 +76,7 @@ class Writer:
         if self.observe:
             return 0
         now_s = self.clock()
-        expires_s, side = now_s + self.life_s, decision.side
+        expires_s, side, price = now_s + self.life_s, decision.side, decision.lambda_per_kwh
         priority = WritePriority.FAIL_SAFE if "fallback" in decision.binding else WritePriority.SETPOINT
         presses = side in ("upper", "lower")
         first = sequence = self._sequence
@@ -88,7 +88,7 @@ class Writer:
             if asked_w is not None and not _due(known, asked_w, power_w, now_s):
                 continue
             sequence += 1
-            write = _new(Setpoint, (device, power_w, cause, expires_s, sequence, priority))
+            write = _new(Setpoint, (device, power_w, cause, expires_s, sequence, priority, price))
             if presses and asked_w is not None and (power_w < asked_w if side == "upper" else power_w > asked_w):
                 relieving.append(write)
             else:
@@ -134,6 +134,16 @@ class Writer:
     def device_returned(self, device: str) -> None:
         """A device that was away gets the present setpoint with the next cycle, whatever it was told before."""
         self._devices.pop(device, None)
+
+    def repair(self, device: str, *, at_once: bool) -> None:
+        """Write the device's present setpoint whole: with its next refresh, or as soon as its least interval allows."""
+        known = self._devices.get(device)
+        if known is None:
+            return
+        if isinstance(known.driver, Remembers):
+            known.driver.forget(device)
+        if at_once:
+            known.retry_at_s = self.clock()
 
     def _known(self, device: str) -> _Written:
         known = self._devices.get(device)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import posixpath
+from collections.abc import Callable
 from contextlib import AsyncExitStack
 from pathlib import Path
 from typing import Any, Final
@@ -19,11 +20,14 @@ class LineEndpoints:
     """Serves units on pseudo-terminals, and on serial device servers; `stack` takes them away.
 
     With `declared` a pseudo-terminal is reached by the declared path, a device server at the declared address; else by
-    names and ports that are free.
+    names and ports that are free. `new_server` makes what answers on a line.
     """
 
-    def __init__(self, stack: AsyncExitStack, *, declared: bool) -> None:
+    def __init__(
+        self, stack: AsyncExitStack, *, declared: bool, new_server: Callable[[], ModbusServer] = ModbusServer
+    ) -> None:
         self._stack = stack
+        self._new_server = new_server
         self._declared = declared
         self._lines: dict[str, RtuLine] = {}
         self._servers: dict[tuple[str, int], RtuTcpServer] = {}
@@ -50,14 +54,14 @@ class LineEndpoints:
         if device not in self._lines:
             bits = 1 + 8 + (address.parity != "none") + address.stop_bits
             link = Path(device) if self._declared else None
-            line = RtuLine(ModbusServer(), LineTiming(address.baud, bits), link)
+            line = RtuLine(self._new_server(), LineTiming(address.baud, bits), link)
             self._stack.callback(line.close)
             self._lines[device] = line
         return self._lines[device]
 
     async def _listen(self, declared: tuple[str, int]) -> None:
         # Only the device server knows the speed of the line behind it; the standard's default stands for it.
-        server = RtuTcpServer(ModbusServer(), LineTiming())
+        server = RtuTcpServer(self._new_server(), LineTiming())
         host, port = declared if self._declared else (LOOPBACK, 0)
         self._ports[declared] = (host, await server.listen(host, port))
         self._stack.push_async_callback(server.close)

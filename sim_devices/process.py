@@ -25,6 +25,8 @@ from sim_devices.control_port import ControlPort
 from sim_devices.endpoints import Endpoints, Ports, TwinError, twin_kinds
 from sim_devices.pace import RealTimePace
 from sim_devices.physics import SitePhysics
+from sim_devices.recording import RecordingError, load_recording
+from sim_devices.replay_process import run_replay
 from sim_devices.series import SeriesError
 from sim_devices.trace import Trace
 from sim_devices.until import end_of_process, ended
@@ -109,6 +111,19 @@ async def _main(site: Site, options: argparse.Namespace) -> None:
         gc.collect()
         gc.freeze()
 
+    if options.replay is not None:
+        recording = load_recording(options.replay)
+        until = end_of_process(until_eof=options.until_eof)
+        await run_replay(
+            site,
+            recording,
+            until=until,
+            clock=time.monotonic,
+            ports=options.ports,
+            at_end=options.replay_end,
+            started=print_line,
+        )
+        return
     await run_twins(
         site,
         options.twin,
@@ -135,6 +150,10 @@ def _options(argv: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--ports", choices=("declared", "free"), default="free")
     parser.add_argument("--mqtt", type=_broker, metavar="HOST:PORT", help="broker to use instead of the declared ones")
     parser.add_argument("--trace", type=Path, metavar="FILE", help="write every physics step to this CSV file")
+    parser.add_argument(
+        "--replay", type=Path, metavar="FILE", help="serve what `gateway record` has left, without physics"
+    )
+    parser.add_argument("--replay-end", choices=("hold", "loop"), default="hold", help="what follows its end")
     parser.add_argument("--until-eof", action="store_true", help="end when standard input ends")
     return parser.parse_args(argv)
 
@@ -150,7 +169,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         site = load_site(options.site)
         uvloop.run(_main(site, options))
-    except (ConfigError, TwinError) as error:
+    except (ConfigError, RecordingError, TwinError) as error:
         sys.stderr.write(f"{error}\n")
         return 2
     return 0

@@ -42,7 +42,7 @@ CONFIG_LIBRARIES = {"pydantic", "pydantic_core", "yaml"}
 VOCABULARY = "config.vocabulary"
 CONTROL = "gateway.control*"
 NOT_IN_CONTROL = {"drivers", "asyncio", "socket", "socketserver", "ssl", "selectors", "time"}
-CONCRETE_DRIVERS = ("drivers.modbus", "drivers.opcua", "drivers.mqtt", "drivers.ocpp")
+CONCRETE_DRIVERS = ("drivers.modbus", "drivers.opcua", "drivers.mqtt", "drivers.ocpp", "drivers.layer")
 COMPOSITION_ROOT = "gateway.composition"
 
 

@@ -19,15 +19,6 @@ Field: TypeAlias = tuple[Callable[[bytes, int], tuple[Any, ...]], int, Callable[
 """Where a point lies in a reply and how it is decoded: unpack, byte offset, decode."""
 
 
-class PlacedPoint(NamedTuple):
-    """A point and where it is."""
-
-    name: str
-    table: str
-    address: int
-    codec: RawDecoder
-
-
 class ReplySamples(SampleLayer):
     """The samples of one reply, each decoded when it is first asked for: control reads a few of many."""
 
@@ -54,12 +45,15 @@ class ScaleFactor:
     """A SunSpec scale factor: the power of ten of the points that name it (sunssf, -10 to 10).
 
     Until it is read, and while it holds anything else (0x8000: not implemented), all its points are bad.
+
+    `static`: the published model says that it never changes while the device runs.
     """
 
-    __slots__ = ("_scaled", "address", "exponent")
+    __slots__ = ("_scaled", "address", "exponent", "static")
 
-    def __init__(self, address: int) -> None:
+    def __init__(self, address: int, *, static: bool = False) -> None:
         self.address = address
+        self.static = static
         self.exponent: int | None = None
         self._scaled: list[tuple[RegisterCodec, float]] = []
 
@@ -74,6 +68,16 @@ class ScaleFactor:
         factor = 10.0**exponent if -10 <= exponent <= 10 else _NOT_A_NUMBER
         for codec, gain in self._scaled:
             codec.gain = gain * factor
+
+
+class PlacedPoint(NamedTuple):
+    """A point, where it is, and the scale factor that its value is read with, if it has one."""
+
+    name: str
+    table: str
+    address: int
+    codec: RawDecoder
+    factor: ScaleFactor | None = None
 
 
 class Block:

@@ -10,7 +10,7 @@ from typing import Final, NamedTuple
 import structlog
 
 from config.profile import Access, PollGroup
-from config.site import ModbusAddress
+from config.site import ModbusAddress, ModbusTcpAddress
 from config.vocabulary import POWER_W, Clock, FieldSink, Quality, Sample, WritePriority
 from drivers.backoff import Backoff
 from drivers.binding import DeviceBinding
@@ -152,6 +152,7 @@ class ModbusDevice:
         self.writer = SetpointWriter(binding, binding.address.unit, sink, stats, clock)
         self._profile = binding.profile
         self.unit = binding.address.unit
+        self._on_a_line = not isinstance(binding.address, ModbusTcpAddress)
         self.pace = binding.profile.pace
         self._sink = sink
         self._stats = stats
@@ -232,7 +233,9 @@ class ModbusDevice:
         places = await self._find(connection) if self._plan is None else self._plan.places
         if not self._sums.needs(self._watched).isdisjoint(places.missing):
             raise NotSunSpec(f"the device has no model that gives {self._watched}")
-        blocks = plan_blocks(self._profile, places) if self._plan is None else self._plan.blocks
+        blocks = (
+            plan_blocks(self._profile, places, on_a_line=self._on_a_line) if self._plan is None else self._plan.blocks
+        )
         self._places = places
         parts = [
             await self._read_now(connection, block) for block in (*blocks[PollGroup.ONCE], *blocks[PollGroup.SLOW])

@@ -91,6 +91,11 @@ class ModbusDriver:
         else:
             device.writer.put(setpoint)
 
+    def forget(self, device: str) -> None:
+        """Write the device's next setpoint whole, whatever it acknowledged before."""
+        if (known := self._devices.get(device)) is not None:
+            known.writer.forget()
+
     async def rest(self, timeout_s: float) -> None:
         """Write each device's rest state, as far as its link is up; setpoints are refused from then on."""
         asked = [device.writer.rest() for device in self._devices.values()]

@@ -59,6 +59,11 @@ def plan_reads(
     return reads
 
 
+def is_readable(span: Span, max_registers: int, unreadable: Iterable[tuple[int, int]]) -> bool:
+    """Whether one permitted request can read it whole."""
+    return span.size <= max_registers and not _touches(span.first, span.end, unreadable)
+
+
 def _fits(first: int, end: int, span: Span, most: int, gap: int, holes: list[tuple[int, int]]) -> bool:
     """Whether the read first..end may grow to take in a span that starts at or after `first`.
 
@@ -76,5 +81,5 @@ def _check(span: Span, most: int, holes: list[tuple[int, int]]) -> None:
         raise PlanError(f"{span.size} registers at {span.first} lie in a range that is not to be read")
 
 
-def _touches(first: int, end: int, holes: list[tuple[int, int]]) -> bool:
+def _touches(first: int, end: int, holes: Iterable[tuple[int, int]]) -> bool:
     return any(low < end and first <= high for low, high in holes)

@@ -3,24 +3,37 @@
 from __future__ import annotations
 
 from collections import deque
+from collections.abc import Sequence
+from typing import Final
 
 from config.vocabulary import WritePriority
 from drivers.modbus.request import Request
+
+# A saturated link always has writes waiting, and fast polls: without these the rest would never be served.
+_PASSED_OVER_AT_MOST: Final = {
+    WritePriority.SETPOINT: 12,
+    WritePriority.FAST_POLL: 6,
+    WritePriority.SLOW_POLL: 6,
+}
 
 
 class RequestQueue:
     """Fail-safe, setpoint, fast poll, slow poll: the first that is not empty is served, oldest first.
 
+    A kind of request that was passed over often enough is served once, so that slow polls go on beside any number of
+    fast ones, and polls beside any number of writes.
+
     Polls are bounded by `capacity`: when they are too many, the oldest of the slowest is dropped and handed back.
     Writes are never dropped; they are bounded by there being one sequence a device.
     """
 
-    __slots__ = ("_by_priority", "_capacity", "_count")
+    __slots__ = ("_by_priority", "_capacity", "_count", "_passed_over")
 
     def __init__(self, capacity: int) -> None:
         self._capacity = capacity
         self._count = 0
         self._by_priority: tuple[deque[Request], ...] = tuple(deque() for _ in WritePriority)
+        self._passed_over = [0] * len(WritePriority)
 
     def push(self, request: Request) -> Request | None:
         """Queue a request; return the poll that had to give way."""
@@ -41,12 +54,31 @@ class RequestQueue:
 
     def pop(self) -> Request | None:
         """The next request to send."""
-        if self._count:
-            for queue in self._by_priority:
-                if queue:
-                    self._count -= 1
-                    return queue.popleft()
-        return None
+        count = self._count
+        if not count:
+            return None
+        self._count = count - 1
+        for queue in self._by_priority:
+            waiting = len(queue)
+            if waiting == count:
+                # Nothing else waits: the way of nearly every request.
+                request = queue.popleft()
+                self._passed_over[request.priority] = 0
+                return request
+            if waiting:
+                break
+        turn = self.turn_of([priority for priority in WritePriority if self._by_priority[priority]])
+        return self._by_priority[turn].popleft()
+
+    def turn_of(self, waiting: Sequence[WritePriority]) -> WritePriority:
+        """Which of the kinds that wait, the most urgent first, is served now."""
+        turn, passed_over = waiting[0], self._passed_over
+        for priority in waiting[1:]:
+            passed_over[priority] += 1
+            if passed_over[priority] > _PASSED_OVER_AT_MOST[priority]:
+                turn = priority
+        passed_over[turn] = 0
+        return turn
 
     def remove(self, request: Request) -> bool:
         """Take a request out, so that it can be queued with another priority."""

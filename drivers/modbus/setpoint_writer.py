@@ -117,6 +117,10 @@ class SetpointWriter(Request):
         else:
             self._enqueue()
 
+    def forget(self) -> None:
+        """Write the next setpoint whole, whatever the device acknowledged before."""
+        self._acknowledged.clear()
+
     def begin(self, connection: Connection, places: Mapping[str, PlacedPoint]) -> None:
         """The device can be written from now on; `places` are its points on this connection."""
         if self.connection is connection or self._clock() < self._hold_off_ends_s:

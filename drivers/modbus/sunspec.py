@@ -112,9 +112,11 @@ def _resolve_point(
         codec = sunspec_codec(profile, point)
         if codec is None:
             continue
+        factor = None
         if isinstance(point.factor, str) and isinstance(codec, RegisterCodec):
-            _factor(model, definition, point.factor, address.block, factors).scale(codec)
-        return PlacedPoint(name, "holding", model.address + point.offset, codec)
+            factor = _factor(model, definition, point.factor, address.block, factors)
+            factor.scale(codec)
+        return PlacedPoint(name, "holding", model.address + point.offset, codec, factor)
     return None
 
 
@@ -124,7 +126,7 @@ def _factor(
     """The scale factor by that name, in the point's own block or else among the model's fixed points."""
     place = (definition.point(name, block) if block is not None else None) or definition.points[name]
     address = model.address + place.offset
-    return factors.setdefault(address, ScaleFactor(address))
+    return factors.setdefault(address, ScaleFactor(address, static=place.static))
 
 
 async def _walk(read: ReadRegisters, address: int) -> list[Model]:

@@ -12,13 +12,17 @@ from drivers.encoding import RegisterCodec, TextCodec
 
 
 class ModelPoint(NamedTuple):
-    """A point of a model; `offset` in registers from the model's ID, `factor` its scale factor: a point or a number."""
+    """A point of a model; `offset` in registers from the model's ID, `factor` its scale factor: a point or a number.
+
+    `static`: its value does not change while the device runs (attribute `static` of the published definition).
+    """
 
     name: str
     offset: int
     size: int
     type: str
     factor: str | int | None
+    static: bool = False
 
 
 class ModelDefinition(NamedTuple):
@@ -107,7 +111,9 @@ def _place(
     """Place a group's points from `offset` on; return its end, and the repeating group at which that ends early."""
     for point in group["points"]:
         name = f"{prefix}{point['name']}"
-        points[name] = ModelPoint(name, offset, point["size"], point["type"], point.get("sf"))
+        points[name] = ModelPoint(
+            name, offset, point["size"], point["type"], point.get("sf"), point.get("static") == "S"
+        )
         offset += point["size"]
     for inner in group.get("groups", ()):
         if inner.get("count", 1) not in (None, 1):

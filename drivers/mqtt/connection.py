@@ -32,6 +32,8 @@ _FAILURES: Final = (aiomqtt.MqttError, OSError, ValueError)
 # A broker that is cut off is noticed after at most twice this; the silence of its devices is noticed earlier.
 _KEEP_ALIVE_S: Final = 5
 _ABORT_ON_CLOSE: Final = struct.pack("ii", 1, 0)
+MOST_WAITING: Final = 1000
+"""Messages that wait of each topic of which every one counts; the oldest are dropped."""
 
 
 class Arrival(NamedTuple):
@@ -45,22 +47,34 @@ class Arrival(NamedTuple):
 class NewestOfEachTopic(asyncio.Queue[aiomqtt.Message]):
     """Holds the newest message of each wanted topic, in the order in which they were first heard.
 
-    It is bounded by its topics, and never full. A message on any other topic is dropped: brokers are known that send a
-    newcomer what others have subscribed to.
+    Of the topics in `every`, it holds up to `MOST_WAITING` messages of each. So it is bounded by its topics, and never
+    full. A message on any other topic is dropped: brokers are known that send a newcomer what others have subscribed
+    to.
     """
 
-    _queue: dict[str, aiomqtt.Message]
+    _queue: dict[tuple[str, int], aiomqtt.Message]
 
-    def __init__(self, wanted: Collection[str], maxsize: int = 0) -> None:
+    def __init__(self, wanted: Collection[str], maxsize: int = 0, every: Collection[str] = ()) -> None:
+        self._count = 0
         super().__init__(maxsize)
         self._wanted = frozenset(wanted)
+        self._every = frozenset(every)
 
     def put_nowait(self, item: aiomqtt.Message) -> None:
         topic = item.topic.value
-        if topic in self._queue:
-            self._queue[topic] = item
+        if (topic, 0) in self._queue:
+            self._queue[topic, 0] = item
+        elif topic in self._every:
+            self._drop_oldest(topic)
+            super().put_nowait(item)
         elif topic in self._wanted:
             super().put_nowait(item)
+
+    def _drop_oldest(self, topic: str) -> None:
+        if len(self._queue) >= MOST_WAITING:
+            waiting = [key for key in self._queue if key[0] == topic]
+            if len(waiting) >= MOST_WAITING:
+                del self._queue[waiting[0]]
 
     def qsize(self) -> int:
         return len(self._queue)
@@ -69,20 +83,34 @@ class NewestOfEachTopic(asyncio.Queue[aiomqtt.Message]):
         self._queue = {}
 
     def _put(self, item: aiomqtt.Message) -> None:
-        self._queue[item.topic.value] = item
+        topic = item.topic.value
+        if topic in self._every:
+            self._count += 1
+        self._queue[topic, self._count if topic in self._every else 0] = item
 
     def _get(self) -> aiomqtt.Message:
         return self._queue.pop(next(iter(self._queue)))
 
 
 class MqttConnection:
-    """One session on one broker. Every call but `close` raises `ConnectionBroken` when it is of no use any more."""
+    """One session on one broker. Every call but `close` raises `ConnectionBroken` when it is of no use any more.
 
-    def __init__(self, broker: MqttBroker, identifier: str, timeout_s: float, topics: Sequence[str]) -> None:
+    Of each topic the newest message is held for the reader, of those in `every` all of them.
+    """
+
+    def __init__(
+        self,
+        broker: MqttBroker,
+        identifier: str,
+        timeout_s: float,
+        topics: Sequence[str],
+        every: Collection[str] = (),
+    ) -> None:
         self._broker = broker
         self._identifier = identifier
         self._timeout_s = timeout_s
         self._topics = topics
+        self._every = every
         self._client: aiomqtt.Client | None = None
         self._connected = False
 
@@ -99,7 +127,9 @@ class MqttConnection:
             identifier=self._identifier,
             # Called for a queue with `maxsize` alone, whatever its annotation says.
             socket_options=(AT_ONCE,),
-            queue_type=cast("type[asyncio.Queue[aiomqtt.Message]]", partial(NewestOfEachTopic, self._topics)),
+            queue_type=cast(
+                "type[asyncio.Queue[aiomqtt.Message]]", partial(NewestOfEachTopic, self._topics, every=self._every)
+            ),
             timeout=self._timeout_s,
             keepalive=_KEEP_ALIVE_S,
             tls_context=context,
@@ -119,10 +149,10 @@ class MqttConnection:
         message = await self._sense(anext(self._client.messages), "connection lost")
         return Arrival(message.topic.value, bytes(message.payload), message.retain)
 
-    async def publish(self, topic: str, payload: str) -> None:
-        """Publish with QoS 1, and wait until the broker has taken it."""
+    async def publish(self, topic: str, payload: str, qos: int = 1) -> None:
+        """Publish, with QoS 1 wait until the broker has taken it."""
         assert self._client is not None
-        publishing = self._client.publish(topic, payload, qos=1, timeout=self._timeout_s)
+        publishing = self._client.publish(topic, payload, qos=qos, timeout=self._timeout_s)
         await self._sense(publishing, f"nobody took the command on {topic}")
 
     async def close(self, *, orderly: bool) -> None:

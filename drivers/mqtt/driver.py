@@ -171,6 +171,11 @@ class MqttDriver:
         result = WriteResult(setpoint.device, setpoint.sequence, WriteStatus.REFUSED, self._clock(), words)
         self._sink.write_result(result)
 
+    def forget(self, device: str) -> None:
+        """Write the device's next setpoint whole, whatever it acknowledged before."""
+        if (known := self._by_name.get(device)) is not None:
+            known.writer.forget()
+
     async def rest(self, timeout_s: float) -> None:
         """Write each device's rest state if the link is up; return when all are answered or after `timeout_s`."""
         if self.stats.state is not LinkState.UP:

@@ -116,6 +116,11 @@ class OcppDriver:
         result = WriteResult(setpoint.device, setpoint.sequence, WriteStatus.REFUSED, self._clock(), words)
         self._sink.write_result(result)
 
+    def forget(self, device: str) -> None:
+        """Write the device's next setpoint whole, whatever it acknowledged before."""
+        if (known := self._by_name.get(device)) is not None:
+            known.writer.forget()
+
     async def rest(self, timeout_s: float) -> None:
         """Clear each setpoint in the chargers that are there; return when all are answered or after `timeout_s`."""
         there = [c for c in self._by_name.values() if self.charge_points[c.address.charge_point].session is not None]

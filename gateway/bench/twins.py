@@ -32,8 +32,12 @@ class TwinsProcess:
         broker: str | None = None,
         trace: Path | None = None,
         broker_port: int = 0,
+        replay: Sequence[str] = (),
     ) -> TwinsProcess:
-        """Start the twins named (none: all) and wait until they serve; raises ChildFailedError."""
+        """Start the twins named (none: all) and wait until they serve; raises ChildFailedError.
+
+        `replay`: options of the twins' process that make it serve a recording instead.
+        """
         children: list[Child] = []
         try:
             if broker is None:
@@ -43,7 +47,7 @@ class TwinsProcess:
                 children.append(child)
                 said = (await child.ready())["endpoints"]["mqtt"]
                 broker = f"{said['host']}:{said['port']}"
-            arguments = ["sim_devices.process", str(site), "--ports", ports, "--mqtt", broker, "--until-eof"]
+            arguments = ["sim_devices.process", str(site), "--ports", ports, "--mqtt", broker, "--until-eof", *replay]
             for name in names:
                 arguments += ["--twin", name]
             if trace is not None:
@@ -63,10 +67,17 @@ class TwinsProcess:
         return [await child.stop() for child in reversed(self.children)]
 
 
-async def serve_twins(site: Path, names: Sequence[str], ports: str, broker: str | None, broker_port: int = 0) -> int:
+async def serve_twins(
+    site: Path,
+    names: Sequence[str],
+    ports: str,
+    broker: str | None,
+    broker_port: int = 0,
+    replay: Sequence[str] = (),
+) -> int:
     """`gateway twins`: print the endpoints, serve until a signal or until the twins end; the exit code.
 
-    `broker_port`: where MQTT twins are declared to be found; 0: anywhere.
+    `broker_port`: where MQTT twins are declared to be found; 0: anywhere. `replay` as for `TwinsProcess.start`.
     """
     stop = asyncio.Event()
     loop = asyncio.get_running_loop()
@@ -74,7 +85,9 @@ async def serve_twins(site: Path, names: Sequence[str], ports: str, broker: str 
         loop.add_signal_handler(number, stop.set)
     with tempfile.TemporaryDirectory(prefix="lamina-twins-") as logs:
         try:
-            twins = await TwinsProcess.start(site, names, ports, Path(logs), broker=broker, broker_port=broker_port)
+            twins = await TwinsProcess.start(
+                site, names, ports, Path(logs), broker=broker, broker_port=broker_port, replay=replay
+            )
         except ChildFailedError as error:
             sys.stderr.write(f"{error}\n")
             return 2

@@ -167,12 +167,13 @@ def write(
 ) -> None:
     """Write one point of a device and read it back. Shows what it is now and what would go over the wire, then asks.
 
-    Refused while a gateway runs on the site, outside the point's range, and outside the device's limits in the site
-    file. Ends with 1 if the device refuses it or shows another value afterwards.
+    Refused while a gateway runs on the site or writes to the device, outside the point's range, and outside the device's
+    limits in the site file. Ends with 1 if the device refuses it or shows another value afterwards.
 
     Example: gateway write site.yaml battery_a setpoint_readback_w -5000
     """
     from gateway.commission.writing import WriteRefused, prepare
+    from gateway.device_locks import held_devices
     from gateway.state_directory import SiteHeldError, default_state_directory, held_state_directory
 
     _, model, profiles = loaded(site)
@@ -181,7 +182,7 @@ def write(
     if as_json and not yes:
         end("--json asks nothing: give --yes with it")
     try:
-        with held_state_directory(state or default_state_directory(model.site)):
+        with held_state_directory(state or default_state_directory(model.site)), held_devices({device: address}):
             prepared = _asked(device, prepare(model, device, profile, address, point, value, time.monotonic))
             raise typer.Exit(_write(device, profile, address, prepared, yes=yes, as_json=as_json))
     except WriteRefused as refused:

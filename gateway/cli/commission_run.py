@@ -7,6 +7,7 @@ import json
 import signal
 import sys
 import time
+from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,7 +16,7 @@ from typing import Any
 from config.findings import ConfigError
 from config.lags import lags_path, load_lags, save_lags
 from config.profile import Profile
-from config.site import Site
+from config.site import Address, Site
 from config.vocabulary import DeviceKind
 from gateway.bench.children import ChildFailedError
 from gateway.bench.twins import TwinsProcess
@@ -23,6 +24,7 @@ from gateway.cli.commission_tables import StepView, print_reports
 from gateway.cli.run import BadRequestError, read_addresses, site_addresses, twin_names
 from gateway.cli.sites import BAD_INPUT, FAILED
 from gateway.commission.commissioning import Commissioning, CommissionRequest, DeviceReport
+from gateway.device_locks import held_devices
 from gateway.state_directory import SiteHeldError, default_state_directory, held_state_directory
 from gateway.twin_world import TwinWorld
 
@@ -100,10 +102,23 @@ async def _run(
         control = endpoints.get("control")
         mixed = control is not None and 0 < len(twins) < len(command.site.devices)
         world = TwinWorld(control["host"], control["port"]) if mixed and control is not None else None
-        return await _interruptible(request, world, quiet=command.as_json)
+        with held_devices(_stepped(command, twins, request.addresses)):
+            return await _interruptible(request, world, quiet=command.as_json)
     finally:
         if child is not None:
             await child.stop()
+
+
+def _stepped(command: CommissionCommand, twins: frozenset[str], addresses: Mapping[str, Address]) -> dict[str, Address]:
+    """The devices that will be written to, and where they are."""
+    return {
+        name: addresses.get(name, device.address)
+        for name, device in command.site.devices.items()
+        if name in (command.devices or command.site.devices)
+        and command.profiles[name].control is not None
+        and not device.read_only
+        and (name in twins or command.allow_real_writes)
+    }
 
 
 async def _interruptible(

@@ -19,6 +19,7 @@ from gateway.cli.evidence import evidence
 from gateway.cli.faults import faults_app
 from gateway.cli.logs import log_to_stderr
 from gateway.cli.operator import add_operator
+from gateway.cli.record import record
 from gateway.cli.replay import replay
 from gateway.cli.scenario import scenario_app
 from gateway.cli.sites import BAD_INPUT, FAILED, broker_address, end, loaded, measured_lags, print_findings, site_path
@@ -131,17 +132,27 @@ def twins(
         str | None,
         typer.Option("--broker", metavar="HOST:PORT", help="MQTT broker for MQTT twins; default: one starts."),
     ] = None,
+    replay_file: Annotated[
+        Path | None,
+        typer.Option("--replay", metavar="FILE", help="Serve what `gateway record` has left, instead of physics."),
+    ] = None,
+    replay_end: Annotated[str, typer.Option(help="hold: its end stays; loop: it begins again.")] = "hold",
 ) -> None:
     """Start only the twins of a site, print every endpoint as one JSON line, and serve until Ctrl-C."""
     from gateway.bench.twins import serve_twins
 
     if ports not in ("declared", "free"):
         end(f"--ports {ports}: allowed are declared and free")
+    if replay_end not in ("hold", "loop"):
+        end(f"--replay-end {replay_end}: allowed are hold and loop")
+    if replay_file is not None and twin:
+        end("--replay: serves the devices that were recorded; --twin can't be given")
+    replayed = () if replay_file is None else ("--replay", str(replay_file), "--replay-end", replay_end)
     broker_address(broker)
     path, model, _ = loaded(site)
     declared = {address.port for device in model.devices.values() if (address := device.address).driver == "mqtt"}
     port = declared.pop() if len(declared) == 1 else 0
-    raise typer.Exit(asyncio.run(serve_twins(path, tuple(twin or ()), ports, broker, port)))
+    raise typer.Exit(asyncio.run(serve_twins(path, tuple(twin or ()), ports, broker, port, replayed)))
 
 
 @app.command()
@@ -296,6 +307,7 @@ app.add_typer(certificate_app, name="certificate")
 add_operator(app)
 app.command("evidence")(evidence)
 app.command("replay")(replay)
+app.command("record")(record)
 
 
 def main() -> None:

@@ -37,6 +37,7 @@ def add_operator(app: typer.Typer) -> None:
     app.command("stop")(stop)
     app.command("limit", context_settings=negative)(limit)
     app.command("release")(release)
+    app.command("comply")(comply)
     app.command("why")(why)
 
 
@@ -129,6 +130,35 @@ def release(
 ) -> None:
     """End what the operator ordered: for one device, or everything, limits included."""
     _send(site, state, {"command": "release", "device": device, "meter": meter}, as_json=as_json)
+
+
+def comply(
+    site: SiteArgument,
+    function: Annotated[str, typer.Argument(metavar="FUNCTION", help="A compliance function of the site file.")],
+    reset: Annotated[
+        str | None, typer.Option("--reset", metavar="WHO", help="Reset a lock-out of g100, as user or installer.")
+    ] = None,
+    failsafe: Annotated[
+        str | None, typer.Option("--failsafe", metavar="POWER", help="The fail-safe value of eebus_lpc or eebus_lpp.")
+    ] = None,
+    failsafe_for: Annotated[
+        str | None, typer.Option("--failsafe-for", metavar="TIME", help="Its shortest duration, 2h to 24h.")
+    ] = None,
+    state: StateOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Give a compliance function a word: reset a lock-out, or set a fail-safe value.
+
+    \b
+    Examples:
+      gateway comply site.yaml g100 --reset user
+      gateway comply site.yaml eebus_lpc --failsafe 4.2kW --failsafe-for 2h
+    """
+    request: dict[str, Any] = {"command": "comply", "function": function}
+    request |= {} if reset is None else {"reset": reset}
+    request |= {} if failsafe is None else {"failsafe_w": _watts(failsafe)}
+    request |= {} if failsafe_for is None else {"failsafe_duration_s": _seconds(failsafe_for)}
+    _send(site, state, request, as_json=as_json)
 
 
 def why(site: SiteArgument, device: MaybeDevice = None, state: StateOption = None, as_json: JsonOption = False) -> None:

@@ -230,19 +230,21 @@ class ConnectionState:
         if not image.unanswered and not any(is_lost(one) for one in resources):
             return NOTHING
         if not self.rest.known:
-            return self._possible(resources, image)
+            return NOTHING
         measured_s = self.rest.measured_s or image.now_s
         return reserved(resources, self.trajectories, image, measured_s, self.fastest_s)
 
-    def _possible(self, resources: list[Resource], image: Image) -> Reserve:
-        """Without a meter: all that lost devices may have, as far as the rest is not known to have it in it."""
-        up_w = down_w = 0.0
+    def unseen(self, resources: list[Resource], image: Image) -> tuple[float, float]:
+        """Without a meter: the least and most that lost devices have, unless the rest is known to have it in it."""
+        if self.rest.known:
+            return 0.0, 0.0
+        low_w = high_w = 0.0
         for one in resources:
             if is_lost(one) and (self.rest.measured_s is None or one.model.name in self.shared_w):
                 known = self.trajectories.get(one.model.name)
-                low_w, high_w = possible_w(one.model, known, image.now_s, self.fastest_s)
-                up_w, down_w = up_w + high_w, down_w - low_w
-        return Reserve(up_w, down_w)
+                least_w, most_w = possible_w(one.model, known, image.now_s, self.fastest_s)
+                low_w, high_w = low_w + least_w, high_w + most_w
+        return low_w, high_w
 
 
 def _step_w(model: SiteModel, device: DeviceModel) -> float:
@@ -276,14 +278,19 @@ def worst_excess_a(model: SiteModel, image: Image) -> float:
 
 
 def sum_bounds(
-    model: SiteModel, envelope: Envelope, rest: RestEstimate, reserve: Reserve = NOTHING
+    model: SiteModel,
+    envelope: Envelope,
+    rest: RestEstimate,
+    reserve: Reserve = NOTHING,
+    unseen_w: tuple[float, float] = (0.0, 0.0),
 ) -> tuple[SumBounds, str]:
     """The envelope as bounds on the devices' sum, a margin inside; and what cannot be kept, or an empty text.
 
     With an uncertain rest each bound uses its own worst case. Where both cannot hold, the middle has the least possible
-    violation. A reserve narrows them as far as there is room for it: what may happen never breaks what can be kept now.
+    violation. `unseen_w` is power that comes to the rest. A reserve narrows the bounds as far as there is room for it:
+    what may happen never breaks what can be kept now.
     """
-    rest_low_w, rest_high_w = rest.lower_w or 0.0, rest.upper_w or 0.0
+    rest_low_w, rest_high_w = (rest.lower_w or 0.0) + unseen_w[0], (rest.upper_w or 0.0) + unseen_w[1]
     most_w = (envelope.upper.value_w - envelope.lower.value_w) / 4.0
     upper_w = envelope.upper.value_w - min(max(model.margin_w, envelope.upper_margin_w), most_w) - rest_high_w
     lower_w = envelope.lower.value_w + min(max(model.margin_w, envelope.lower_margin_w), most_w) - rest_low_w
@@ -291,9 +298,8 @@ def sum_bounds(
     if lower_w > upper_w:
         lower_w = upper_w = (lower_w + upper_w) / 2.0
         unmet = "the meter is lost: the uncontrolled power is only known within its declared extremes"
-    if reserve.up_w or reserve.down_w:
-        room_w = upper_w - lower_w
-        share = min(room_w / (reserve.up_w + reserve.down_w), 1.0)
+    if reserve.up_w + reserve.down_w > 0.0:
+        share = min((upper_w - lower_w) / (reserve.up_w + reserve.down_w), 1.0)
         lower_w, upper_w = lower_w + share * reserve.down_w, upper_w - share * reserve.up_w
     if envelope.target is None:
         return SumBounds(lower_w, upper_w, None), unmet

@@ -16,6 +16,7 @@ from gateway.control.judgement import binding_of, missed, shortfall
 from gateway.control.meter_trust import Trust
 from gateway.control.model import SiteModel
 from gateway.control.orders_in_force import OrdersInForce
+from gateway.control.planned import planned_price, with_plan
 from gateway.control.resources import TAKES_LITTLE, Resource, ResourceMemory, build_resources, ceiling_headroom_w
 from gateway.control.trajectory import LN_10, Span
 from gateway.image import Image
@@ -90,7 +91,7 @@ def decide(model: SiteModel, image: Image, orders: OrdersInForce, state: Control
     state.last_s = image.now_s
     connection, rest = state.connection, state.connection.rest
     _release(orders, state)
-    resources = build_resources(model.devices, image, model.stale_after_s, state.memory)
+    resources = with_plan(build_resources(model.devices, image, model.stale_after_s, state.memory), orders.plan)
     meter_good = connection.measure(model, image, resources, dt_s)
     envelope = _walk(model, orders, image, state)
     net_w = connection.net_w if meter_good else None
@@ -100,12 +101,17 @@ def decide(model: SiteModel, image: Image, orders: OrdersInForce, state: Control
             return Decision(image.now_s, (), envelope, tuple(resources), net_w, None, None, None, "", "", reason)
         rest.unknown_for(0.0)
     usable = [resource for resource in resources if resource.usable]
-    bounds, rest_unmet = sum_bounds(model, envelope, rest, connection.reserve(resources, image))
+    bounds, rest_unmet = sum_bounds(
+        model, envelope, rest, connection.reserve(resources, image), connection.unseen(resources, image)
+    )
     connection.integrate(model, usable, image.now_s)
     corrected = bounds.shifted(-connection.integral.value_w)
     groups, price = _groups(model, orders, resources, usable, connection), _price(model, orders)
-    permitted = _permitted(usable, orders, corrected, price, groups, state)
     bids = _bids(usable, orders)
+    local = planned_price(orders.plan, bids, rest, corrected)
+    if local is not None:
+        price, corrected = local.lambda_per_kwh, corrected._replace(target_w=local.total_w)
+    permitted = _permitted(usable, orders, corrected, price, groups, state)
     allocation = allocate(bids, *corrected, price, groups, _steps(usable, state))
     total_w = sum(allocation.shares_w)
     side, binding = binding_of(envelope, corrected, total_w, allocation)
@@ -125,7 +131,7 @@ def decide(model: SiteModel, image: Image, orders: OrdersInForce, state: Control
         net_w,
         rest.lower_w,
         rest.upper_w,
-        allocation.lambda_per_kwh,
+        allocation.lambda_per_kwh if local is None or binding else price,
         binding,
         side,
         tuple(filter(None, (*envelope.unmet, rest_unmet, short, *misses))),
@@ -299,10 +305,11 @@ def _setpoints(
     permitted: frozenset[str],
 ) -> tuple[DeviceSetpoint, ...]:
     held = {override.device: override for override in orders.overrides}
+    chosen_by = shares.binding or (orders.plan.source if orders.plan is not None else "")
     setpoints = []
     for resource, share_w, asked_w in zip(usable, shares.final_w, shares.asked_w, strict=True):
         name = resource.model.name
-        cause = _cause(resource, share_w, shares.binding, held)
+        cause = _cause(resource, share_w, chosen_by, held)
         if name in held:
             power_w = share_w
         elif resource.upper.source == TAKES_LITTLE:

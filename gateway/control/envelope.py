@@ -79,8 +79,11 @@ class Envelope:
             self.lower = Bound(value_w, source)
 
     def aim(self, value_w: float, source: str) -> None:
-        """Choose a target, held inside the interval."""
-        self.target = Target(min(max(value_w, self.lower.value_w), self.upper.value_w), source)
+        """Choose a target, held inside the interval and the margins that are asked for."""
+        most_w = (self.upper.value_w - self.lower.value_w) / 4.0
+        lower_w = self.lower.value_w + min(self.lower_margin_w, most_w)
+        upper_w = self.upper.value_w - min(self.upper_margin_w, most_w)
+        self.target = Target(min(max(value_w, lower_w), upper_w), source)
 
     def note(self, function: str) -> None:
         """Record what the function left."""
@@ -102,6 +105,9 @@ def walk(
     _apply_fallback(envelope, model, orders)
     _apply_limits(envelope, model, orders.limits, worst_excess_a)
     _follow_dispatch(envelope, orders, now_s, dispatch_from_w)
+    if orders.plan is not None:
+        # It narrows nothing: it says at which price, and so chooses inside of what the others have left.
+        envelope.note("plan")
     return envelope
 
 

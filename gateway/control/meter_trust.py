@@ -39,6 +39,9 @@ MIRRORED_OVER_NOISE: Final = 10.0
 CAUSED: Final = 0.2
 """What orders ask for is at least this part of a movement that they cause: with a dead meter control runs on."""
 
+CLEARS_PU: Final = 0.02
+"""A doubted meter that follows a movement of this size with no more than `BAD_REST` left over is good, at any noise."""
+
 SHOWN: Final = 0.3
 """A meter that is blind shows at most this part of the movement at any moment. What control cancels it has seen."""
 
@@ -168,7 +171,8 @@ class MeterTrust:
         """`noise_w` is the second largest jump lately, which fades."""
         floor_w = NOISE_FLOOR_PU * self.rating_w
         if not self.records or not self.good:
-            self.noise_w = max(self.noise_w, NOISE_AT_START_PU * self.rating_w)
+            if self.largest_w == 0.0:
+                self.largest_w = self.noise_w = NOISE_AT_START_PU * self.rating_w
             return
         last = self.records[-1]
         moved_w = record.devices.expected_w - last.devices.expected_w
@@ -186,6 +190,9 @@ class MeterTrust:
         if self._frozen(window_s):
             return "frozen"
         moved_w = abs(window.moved_w)
+        clears = not self.good and moved_w >= CLEARS_PU * self.rating_w + window.doubt_w and window.inside()
+        if clears and window.left_over_pu(1.0) <= BAD_REST:
+            return "good"
         least_w = max(LEAST_PU * self.rating_w, STEP_OVER_NOISE * self.noise_w)
         if moved_w < least_w + STEP_OVER_NOISE * window.doubt_w or not window.inside():
             return None

@@ -8,7 +8,7 @@ from typing import Final
 
 from config.lags import MeasuredLag
 from config.profile import Profile
-from config.site import DeviceSite, Site
+from config.site import ChildLayer, DeviceSite, Site
 from config.vocabulary import POWER_W, DeviceKind
 from gateway.control.clearing import Curve, make_curve
 
@@ -31,7 +31,8 @@ class DeviceModel:
     for devices that report more slowly than the site's own; None: as the site.
 
     `reverted_w`: the least and most power of a device that nobody has written to, between `reverts_from_s` at the
-    earliest and `reverts_by_s` at the latest after it was last heard; None: it holds its last setpoint.
+    earliest and `reverts_by_s` at the latest after it was last heard; None: it holds its last setpoint. Of a layer
+    below that is lost, it is the envelope that it last offered.
     """
 
     name: str
@@ -203,7 +204,7 @@ def _device_model(
         stale_after_s=_stale_after_s(profile) or site.control.stale_after_s,
         reverted_w=_reverted_w(profile, rating),
         reverts_from_s=max((_reverts_s(device, profile) or 0.0) - (control.refresh_s if control else 0.0), 0.0),
-        reverts_by_s=_reverts_s(device, profile) or 0.0,
+        reverts_by_s=_reverts_s(device, profile) or _parent_is_missed_s(device),
     )
 
 
@@ -213,6 +214,11 @@ def _reverts_s(device: DeviceSite, profile: Profile) -> float | None:
         return None
     armed_s = profile.control.reversion_s if profile.control is not None else None
     return (device.reversion_s if profile.on_silence.settable else None) or armed_s or profile.on_silence.after_s
+
+
+def _parent_is_missed_s(device: DeviceSite) -> float:
+    """How long a layer below waits for its parent until its fallback holds; 0 for all else."""
+    return device.address.heartbeat_timeout_s if isinstance(device.address, ChildLayer) else 0.0
 
 
 def _reverted_w(profile: Profile, rating_w: float) -> tuple[float, float] | None:

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 from config.vocabulary import LimitValue, Quantity
+from gateway.control.clearing import Curve
 
 
 class LimitInForce(NamedTuple):
@@ -63,6 +64,15 @@ class MarginsInForce(NamedTuple):
     upper_w: float
 
 
+class PlanInForce(NamedTuple):
+    """The prices of the interchange now, and the curves by device of a plan that has not expired; none without one."""
+
+    source: str
+    import_per_kwh: float
+    export_per_kwh: float
+    curves: tuple[tuple[str, Curve], ...] = ()
+
+
 @dataclass(frozen=True, slots=True)
 class OrdersInForce:
     """Everything from outside that directs this cycle; `fallback_reason` is empty while every parent is heard.
@@ -77,3 +87,4 @@ class OrdersInForce:
     fallback_reason: str = ""
     meter_released: str = ""
     margins: MarginsInForce | None = None
+    plan: PlanInForce | None = None

@@ -18,6 +18,7 @@ from config.vocabulary import (
     DeviceKind,
     Quality,
 )
+from gateway.control.child import child_bounds, child_refusal, lost_child, offered_curve, with_response
 from gateway.control.clearing import Curve, make_curve
 from gateway.control.envelope import Bound
 from gateway.control.model import DeviceModel
@@ -61,6 +62,7 @@ _BAD: Final = Quality.BAD
 _BATTERY: Final = DeviceKind.BATTERY
 _CHARGER: Final = DeviceKind.CHARGER
 _INVERTER: Final = DeviceKind.INVERTER
+_LAYER: Final = DeviceKind.LAYER
 # A third of the time of `Resource(...)`, and there is one for every device of every cycle.
 _new: Final = tuple.__new__
 _WITH_A_CAR: Final = frozenset(state.value for state in (ChargingState.B, ChargingState.C, ChargingState.D))
@@ -89,7 +91,10 @@ class Resource(NamedTuple):
 
 @dataclass(slots=True)
 class ResourceMemory:
-    """What has to be remembered between cycles: when each car came, and the ceilings of the last seconds."""
+    """What has to be remembered between cycles: when each car came, and the ceilings of the last seconds.
+
+    `envelopes_w`: what each layer below last offered; `unoffered_w`: the power it had when it stopped to offer.
+    """
 
     plugged_in_s: dict[str, float] = field(default_factory=dict)
     ceilings: dict[str, deque[tuple[float, float]]] = field(default_factory=dict)
@@ -98,6 +103,8 @@ class ResourceMemory:
     asked_w: dict[str, float] = field(default_factory=dict)
     still_since: dict[str, tuple[float, float]] = field(default_factory=dict)
     held_until_s: dict[str, float] = field(default_factory=dict)
+    envelopes_w: dict[str, tuple[float, float]] = field(default_factory=dict)
+    unoffered_w: dict[str, float] = field(default_factory=dict)
 
     def stuck(self, model: DeviceModel, now_s: float, measured_s: float, power_w: float) -> bool:
         """Whether a device stands still far from what it was asked for; it is then left as it is for `STUCK_HOLD_S`.
@@ -175,6 +182,8 @@ def _resource(model: DeviceModel, image: Image, stale_after_s: float, memory: Re
     device = image.devices.get(model.name)
     if device is None:
         return _unusable(model, None, 0.0, _BAD, "never heard")
+    if model.kind is _LAYER:
+        return _layer(model, device, now_s, model.stale_after_s or stale_after_s, memory)
     sample = device.sample(POWER_W)
     power = number_in(sample, now_s, model.stale_after_s or stale_after_s)
     _, quality, measured_s = sample
@@ -195,6 +204,31 @@ def _resource(model: DeviceModel, image: Image, stale_after_s: float, memory: Re
         lower = Bound(min(lower.value_w, upper.value_w), lower.source)
     elif model.ceiling:
         lower, upper = _available(model, power, measured_s, lower, upper, memory)
+    return _new(Resource, (model, power, measured_s, quality, True, lower, upper, curve))
+
+
+def _layer(
+    model: DeviceModel, device: DeviceImage, now_s: float, stale_after_s: float, memory: ResourceMemory
+) -> Resource:
+    """A layer below: bounds and curve from its offer; without one, flat at the power that it had then."""
+    power = device.number(POWER_W, now_s, stale_after_s)
+    _, quality, measured_s = device.sample(POWER_W)
+    refusal = child_refusal(model, device, power)
+    if power is None or refusal:
+        lost = lost_child(model, memory.envelopes_w.get(model.name))
+        return _unusable(lost, power, measured_s, quality if power is not None else _BAD, refusal or "no good power")
+    curve = offered_curve(device, now_s)
+    if curve is None:
+        held_w = memory.unoffered_w.setdefault(model.name, power)
+        lower, upper = _site_bounds(model.min_w, model.max_w)
+        curve = make_curve([(0.0, min(max(held_w, model.min_w), model.max_w))])
+    else:
+        memory.unoffered_w.pop(model.name, None)
+        lower, upper = child_bounds(model, device, now_s)
+        memory.envelopes_w[model.name] = lower.value_w, upper.value_w
+        model = with_response(model, device, now_s)
+    if memory.stuck(model, now_s, measured_s, power):
+        lower = upper = Bound(power, "does not follow")
     return _new(Resource, (model, power, measured_s, quality, True, lower, upper, curve))
 
 

@@ -9,17 +9,21 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import partial
+from math import inf
 from typing import Any
+
+import structlog
 
 from config.messages import Acknowledgement, AckStatus, Down, MeasuredResult
 from config.vocabulary import UtcClock
+from gateway.compliance.frame import Moment
 from gateway.control.decision import Decision
 from gateway.control.orders_in_force import OrdersInForce
 from gateway.journal import Journal
 from gateway.orders.book import OrderBook
 from gateway.orders.held import Outcome
-from gateway.parent.aggregate import utc_datetime
 from gateway.parent.receive import receive
+from gateway.parent.utc import utc_datetime
 
 
 @dataclass(slots=True)
@@ -50,6 +54,7 @@ class OrderDesk:
     wake: Callable[[str], None]
     _measured: dict[str, _Measured] = field(default_factory=dict)
     _last_s: float | None = None
+    _last_decision: Decision | None = None
 
     def handle(self, source: str, kind: str, payload: bytes, retained: bool) -> None:
         """One message from a parent."""
@@ -73,10 +78,31 @@ class OrderDesk:
             self._conclude(outcome, received.message if own else None, received_s if own else None)
 
     def in_force(self) -> OrdersInForce:
-        """What holds now; orders that have ended are concluded on the way."""
+        """What holds now; orders that have ended are concluded on the way, and the compliance functions stepped."""
         for outcome in self.book.advance():
             self._conclude(outcome, None, None)
+        if self.book.compliance.functions:
+            self._comply()
         return self.book.in_force()
+
+    def _comply(self) -> None:
+        """Show the functions this moment; what was measured is the last cycle's. Transitions survive a crash."""
+        decision, now_s = self._last_decision, self.book.clock()
+        envelope = None if decision is None else decision.envelope
+        moment = Moment(
+            now_s,
+            self.utc(),
+            0.0 if decision is None else max(now_s - decision.now_s, 0.0),
+            None if decision is None else decision.net_w,
+            None if decision is None else _generation_w(decision),
+            -inf if envelope is None else envelope.lower.value_w,
+            inf if envelope is None else envelope.upper.value_w,
+            self.book.heartbeat_ages_s(),
+            self.book.governed(),
+        )
+        for transition in self.book.compliance.step(moment):
+            structlog.get_logger().info("compliance", **transition._asdict())
+            self.journal.record_durably("compliance", self.book.dump(), _nobody_waits, **transition._asdict())
 
     def conclude(self, outcome: Outcome) -> None:
         """Journal and acknowledge what became of an order by something else than a parent's message."""
@@ -85,7 +111,7 @@ class OrderDesk:
     def measure(self, decision: Decision) -> None:
         """Account one cycle to the orders in force."""
         dt_s = 0.0 if self._last_s is None else min(decision.now_s - self._last_s, 1.0)
-        self._last_s = decision.now_s
+        self._last_s, self._last_decision = decision.now_s, decision
         for held in self.book.held():
             if not held.holds(decision.now_s):
                 continue
@@ -126,3 +152,18 @@ class OrderDesk:
                 result=result,
             ),
         )
+
+
+def _generation_w(decision: Decision) -> float | None:
+    """What the devices generate together, a magnitude; None where one that generates is not measured."""
+    generation_w = 0.0
+    for resource in decision.resources:
+        if resource.power_w is not None:
+            generation_w += max(-resource.power_w, 0.0)
+        elif resource.model.min_w < 0.0:
+            return None
+    return generation_w
+
+
+def _nobody_waits(_: str) -> None:
+    """A transition is acknowledged to nobody."""

@@ -21,7 +21,7 @@ from gateway.orders.held import Outcome
 from gateway.orders.overrides import OPERATOR
 
 LONGEST_S: Final = 366 * 86_400.0
-_COMMANDS: Final = ("hold", "limit", "release", "stop")
+_COMMANDS: Final = ("comply", "hold", "limit", "release", "stop")
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,6 +62,9 @@ class OperatorDesk:
                     told = self._limit(request)
                 case "release":
                     told = self._release(request)
+                case "comply":
+                    words = self.book.compliance.command(request, self.book.clock())
+                    told = self._told(self._next_id("comply"), words, None, {})
                 case _:
                     raise ValueError(f"unknown command {command!r}; there are: {', '.join(_COMMANDS)}")
         except Refused as refused:

@@ -21,7 +21,7 @@ from config.strict import Strict
 from config.vocabulary import UtcClock
 from drivers.backoff import Backoff
 from drivers.tls import broker_context, refused_certificate
-from gateway.parent.aggregate import utc_datetime
+from gateway.parent.utc import utc_datetime
 
 ACKNOWLEDGEMENTS_KEPT: Final = 1000
 INCOMING_KEPT: Final = 1000

@@ -7,6 +7,7 @@ are soft with prices far above any energy's, so that there is always a plan, and
 from __future__ import annotations
 
 import time
+import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
 from math import inf
@@ -32,6 +33,9 @@ UNLIMITED_KW: Final = 1e6
 GIVEN_UP_KWH: Final = 1e-3
 MOST_REPAIRS: Final = 3
 TIME_LIMIT_S: Final = 10.0
+LEAST_TIME_S: Final = 0.01
+POSSIBLE_KW: Final = 0.05
+"""A point at which the solver stopped is a plan if it misses no equation by more."""
 
 TOLERANCES: Final = {"tol_gap_abs": 1e-6, "tol_gap_rel": 1e-6, "tol_feas": 1e-6}
 """Of the cost and of powers in kW: a thousandth of a watt would cost a third of the time and serve nobody."""
@@ -258,31 +262,39 @@ class PlanProblem:
         if Shape.of(given) != self.shape:
             raise ValueError("the input has another shape than the program")
         started_s = time.perf_counter()
+        until_s = started_s + time_limit_s
         self._set(given)
-        status, repairs = self._solve(time_limit_s), 0
-        while self._repair(given) and repairs < MOST_REPAIRS:
+        status, repairs = self._solve(until_s), 0
+        while repairs < MOST_REPAIRS and time.perf_counter() < until_s and self._repair(given):
             repairs += 1
-            status = self._solve(max(time_limit_s - (time.perf_counter() - started_s), 0.1))
+            status = self._solve(until_s)
         return self._plan(given, status, time.perf_counter() - started_s, repairs)
 
-    def _solve(self, time_limit_s: float) -> str:
-        """First without refining each step of the solver, which halves its time; with it where that does not do."""
+    def _solve(self, until_s: float) -> str:
+        """Solve until a time; first without refining the solver's steps, which halves its time, with it at need."""
         for refines in (False, True):
+            left_s = until_s - time.perf_counter()
+            if refines and left_s <= 0.0:
+                break
             options: dict[str, Any] = {}
             if self._solver == cp.CLARABEL:
-                options = {"time_limit": time_limit_s, "iterative_refinement_enable": refines, **TOLERANCES}
+                limit_s = max(left_s, LEAST_TIME_S)
+                options = {"time_limit": limit_s, "iterative_refinement_enable": refines, **TOLERANCES}
             try:
-                self._problem.solve(solver=self._solver, **options)
-            except cp.SolverError as error:
-                if refines:
-                    raise NoPlanError(f"the solver failed: {error}") from error
+                with warnings.catch_warnings(action="ignore"):
+                    self._problem.solve(solver=self._solver, **options)
+            except cp.SolverError:
                 continue
             if self._problem.status == cp.OPTIMAL:
-                break
+                return "optimal"
         status = self._problem.status
-        if self._import.value is None or status in (cp.INFEASIBLE, cp.UNBOUNDED):
-            raise NoPlanError(f"no plan: {status}")
-        return "optimal" if status == cp.OPTIMAL else "incumbent"
+        if self._import.value is None or status not in cp.settings.SOLUTION_PRESENT or not self._is_possible():
+            raise NoPlanError(f"no plan: the solver ended with {status}")
+        return "incumbent"
+
+    def _is_possible(self) -> bool:
+        """Whether what the solver stopped at keeps the physics well enough to be a plan."""
+        return all(np.max(one.violation()) <= POSSIBLE_KW for one in self._constraints.values())
 
     def _repair(self, given: PlanInput) -> bool:
         """Where a battery goes both ways at once, close the way that its net power is against; whether any did."""

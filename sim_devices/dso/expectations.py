@@ -209,7 +209,7 @@ _OFFER: Final = {
     "error_bound_w": Field(_AT_LEAST_0),
 }
 _COMPLIANCE: Final = {
-    "state": Field(_one_of("compliant", "unmet", "fallback")),
+    "state": Field(_one_of("compliant", "unmet", "fallback", "bypassed")),
     "reason": Field(_text(200), required=False),
 }
 _TELEMETRY: Final = {
@@ -223,6 +223,7 @@ _TELEMETRY: Final = {
     "connection": Field(_one_of("connected", "islanded", "unknown"), required=False),
     "quality": Field(_one_of("good", "uncertain", "bad")),
     "regulation_sequence": Field(_whole, required=False, nullable=True),
+    "dispatch_id": Field(_order_id, required=False, nullable=True),
     "compliance": Field(_table(_COMPLIANCE)),
 }
 _RESULT: Final = {

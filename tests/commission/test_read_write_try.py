@@ -9,7 +9,9 @@ from typing import Any
 
 import pytest
 
+from config.site import ModbusTcpAddress
 from drivers.inspection import PointReading
+from gateway.device_locks import held_devices
 from gateway.state_directory import held_state_directory
 from tests.commission.bench import changed_profile, gateway, modbus, site_content, write_site
 from tests.commission.conftest import Yard
@@ -138,6 +140,21 @@ def test_a_running_gateway_keeps_others_from_writing_but_not_from_reading(yard: 
     assert write.code == 2 and "another gateway" in write.err and "stop it first" in write.err
     assert read.code == 0
     assert step.code == 2 and "another gateway" in step.err
+
+
+def test_a_gateway_of_another_site_that_writes_to_the_device_keeps_others_from_writing(
+    yard: Yard, tmp_path: Path
+) -> None:
+    address = ModbusTcpAddress.model_validate(yard.endpoints["battery"] | {"host": "localhost"})
+    with held_devices({"that_battery": address}):
+        write = gateway("write", yard.site, "battery", *WRITE, "--yes", "--addresses", yard.addresses, state=tmp_path)
+        step = gateway(
+            "commission", yard.site, "--allow-real-writes", "--addresses", yard.addresses, state=tmp_path / "other"
+        )
+        read = gateway("read", yard.site, "battery", "soc", "--addresses", yard.addresses, state=tmp_path)
+    for ran in (write, step):
+        assert (ran.code, ran.err.startswith("battery: another gateway on this machine writes to it, at ")) == (2, True)
+    assert read.code == 0
 
 
 def test_a_read_back_that_differs_is_reported(yard: Yard, tmp_path: Path) -> None:

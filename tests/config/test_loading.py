@@ -94,12 +94,12 @@ MISTAKES: list[tuple[tuple[str, str], str]] = [
     (
         ("driver: opcua", "driver: opc-ua"),
         "site.yaml:29: devices.store.address.driver: unknown driver 'opc-ua'; did you mean 'opcua'?; "
-        "allowed: modbus_rtu, modbus_rtu_tcp, modbus_tcp, mqtt, ocpp, opcua",
+        "allowed: layer, modbus_rtu, modbus_rtu_tcp, modbus_tcp, mqtt, ocpp, opcua",
     ),
     (
         ("{driver: opcua, ", "{"),
         "site.yaml:29: devices.store.address.driver: is required; "
-        "allowed: modbus_rtu, modbus_rtu_tcp, modbus_tcp, mqtt, ocpp, opcua",
+        "allowed: layer, modbus_rtu, modbus_rtu_tcp, modbus_tcp, mqtt, ocpp, opcua",
     ),
     (
         ("opc.tcp://192.0.2.3:4840/", "192.0.2.3:4840"),
@@ -223,7 +223,7 @@ def test_a_profile_s_mistakes_are_told_with_the_site_s(site_file: SiteFile) -> N
         "site.yaml:4: connection.rating_w: must be greater than 0, got 0; allowed: a number greater than 0",
         "inverter.yaml:1: profile: 'invertre' is not the name of its file; allowed: inverter",
         "battery.yaml:4: protocol: is not one of the allowed values, got 'opc'; did you mean 'opcua'?; "
-        "allowed: modbus, opcua, mqtt, ocpp",
+        "allowed: modbus, opcua, mqtt, ocpp, layer",
     ]
     with pytest.raises(ConfigError, match=r"inverter\.yaml:1: profile"):
         load_site(path)

@@ -172,16 +172,18 @@ def test_a_limit_that_can_be_kept_is_kept_once_everything_had_its_time(
     one = plant_device("one", DeviceKind.BATTERY, 40e3, *first)
     other = plant_device("other", DeviceKind.BATTERY, 30e3, *second)
     plant = FeedbackPlant(plant_site((one, other)), sampling, lag_scale=lag_scale)
+    in_force = OrdersInForce()
     slowest_s = lag_scale * max(sum(first), sum(second))
     for rest_w, import_w, export_w in story:
+        ages_s = sampling.meter_interval_s + sampling.meter_delay_s + sampling.device_interval_s
         plant.rest_w = rest_w
+        plant.run(1.0 + 2.0 * ages_s, in_force)
         in_force = OrdersInForce(
             limits=(
                 LimitInForce("dso", "i", Quantity.NET_IMPORT_W, import_w),
                 LimitInForce("dso", "e", Quantity.NET_EXPORT_W, export_w),
             )
         )
-        ages_s = sampling.meter_interval_s + sampling.meter_delay_s + sampling.device_interval_s
         plant.run(5.0 + 3.0 * (slowest_s + ages_s), in_force)
         trace = plant.run(2.0, in_force)
         most_w = max(import_w, rest_w - 70e3) + 1e3

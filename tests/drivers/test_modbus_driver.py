@@ -116,6 +116,25 @@ async def test_adjoining_registers_are_written_by_one_request_and_unchanged_ones
     ]
 
 
+async def test_a_device_that_is_to_be_written_whole_gets_what_had_not_changed_too(on: Bench) -> None:
+    points = {
+        "power_w": {"at": {"address": 10, "type": "int32"}, "unit": "W", "poll": "fast"},
+        "mode": {"at": {"address": 99}, "access": "w"},
+        "setpoint_w": {"at": {"address": 100, "type": "int32"}, "unit": "W", "access": "w"},
+    }
+    writes = [{"point": "mode", "value": 1, "when_changed": True}, {"point": "setpoint_w", "quantity": "power_w"}]
+    on.server.put(99, bytes(2))
+    async with on.running(on.bind(make_profile(points, {"writes": writes}))) as driver:
+        await on.present()
+        await write(on, driver, 100.0)
+        driver.forget("unit")
+        driver.forget("nobody")
+        await write(on, driver, 100.0)
+        await write(on, driver, 100.0)
+    whole = (99, b"\0\1" + setpoint_bytes(100))
+    assert on.server.written() == [whole, whole, (100, setpoint_bytes(100))]
+
+
 async def test_the_functions_that_a_profile_asks_for_are_used(on: Bench) -> None:
     points = {
         "power_w": {"at": {"address": 10, "table": "input"}, "unit": "W", "poll": "fast"},

@@ -4,7 +4,7 @@ import asyncio
 import random
 import struct
 import time
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Mapping
 
 import pytest
 
@@ -12,7 +12,7 @@ from config.vocabulary import LinkState, Quality, Sample, WritePriority, WriteSt
 from drivers.modbus.link import tcp_connector
 from drivers.modbus.request import Failure, Request, read_pdu
 from drivers.modbus.request_queue import RequestQueue
-from tests.drivers.modbus_server import Asked, Bench, battery_profile, bench, fill_battery, silence
+from tests.drivers.modbus_server import Asked, Bench, battery_profile, bench, fill_battery, make_profile, silence
 
 STATUS = WriteStatus
 
@@ -320,3 +320,24 @@ def test_too_many_polls_drop_the_oldest_slow_one_and_never_a_write() -> None:
     ]
     assert [request.name for request in dropped if request] == ["slow 1", "slow 2", "fast 1"]
     assert [request.name for request in queue.drain()] == ["write 2", "write 1", "fast 2", "fast 3"]
+
+
+async def test_slow_polls_have_their_turn_beside_fast_ones_that_never_end(on: Bench) -> None:
+    points = {
+        "power_w": {"at": {"address": 10, "type": "int32"}, "unit": "W", "poll": "fast"},
+        "energy": {"at": {"address": 12}, "poll": "slow"},
+    }
+    profile = make_profile(points, slow_poll_s=0.01)
+    async with on.running(on.bind(profile, "one"), on.bind(profile, "two")) as driver:
+        await on.present(2)
+        deliver = on.sink.samples
+
+        def poll_again(device: str, samples: Mapping[str, Sample]) -> None:
+            deliver(device, samples)
+            driver.poll()
+
+        on.sink.samples = poll_again  # type: ignore[method-assign]
+        driver.poll()
+        on.server.asked.clear()
+        await on.until(lambda: sum(asked.address == 12 for asked in on.server.asked) >= 5)
+        assert sum(asked.address == 10 for asked in on.server.asked) > 5

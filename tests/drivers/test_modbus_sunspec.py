@@ -7,8 +7,11 @@ from typing import Any
 import pytest
 from sunspec2.device import Model
 
-from config.profile import Profile
+from config.profile import PollGroup, Profile
 from config.vocabulary import WriteStatus
+from drivers.modbus.plan import plan_blocks
+from drivers.modbus.sunspec import Model as FoundModel
+from drivers.modbus.sunspec import definitions_of, resolve
 from drivers.modbus.sunspec_models import load_model
 from tests.drivers.modbus_server import Bench, bench, make_profile, sunspec_map
 
@@ -90,6 +93,59 @@ async def test_a_scale_factor_far_from_its_point_takes_effect_with_the_slow_poll
         driver.write(setpoint)
         assert (await on.answered(setpoint)).status is WriteStatus.ACKNOWLEDGED
     assert on.server.written()[0][1] == struct.pack(">H", 50)
+
+
+METER: dict[str, Any] = {"W": 1234, "W_SF": 0, "Hz": 5001, "Hz_SF": -2, "PhV": 2301, "V_SF": -1}
+DER_MODEL = FoundModel(701, 40070, 153)
+DER: dict[str, Any] = {"W": 1234, "W_SF": 0, "Hz": 50010, "Hz_SF": -3, "LNV": 2301, "V_SF": -1}
+
+
+def measuring(*models: int, voltage: str, **pace: float) -> Profile:
+    wanted = {"power_w": "W", "frequency_hz": "Hz", "voltage_v": voltage}
+    points = {
+        name: {"sunspec": {"models": list(models), "point": point}, "poll": "fast"} for name, point in wanted.items()
+    }
+    return make_profile(points, None, **pace)
+
+
+@pytest.mark.parametrize(
+    ("model", "values", "voltage"), [(203, METER, "PhV"), (701, DER, "LNV")], ids=["may change", "static"]
+)
+async def test_a_fast_value_comes_with_its_scale_factor_in_one_request(
+    on: Bench, model: int, values: dict[str, Any], voltage: str
+) -> None:
+    on.server.put(40000, sunspec_map([COMMON, (model, values)]))
+    async with on.running(on.bind(measuring(model, voltage=voltage))) as driver:
+        await on.present()
+        assert on.sink.value("unit", "power_w") == 1234.0
+        on.server.put(40000, sunspec_map([COMMON, (model, {**values, "W": 123, "W_SF": 1, "V_SF": 0})]))
+        before = len(on.server.asked)
+        await on.polled(driver)
+        assert len(on.server.asked) - before == 1
+        assert on.sink.value("unit", "power_w") == 1230.0
+        assert on.sink.value("unit", "voltage_v") == 2301.0
+
+
+async def test_a_scale_factor_too_far_for_one_request_is_read_with_every_fast_poll(on: Bench) -> None:
+    on.server.put(40000, sunspec_map([COMMON, (203, METER)]))
+    async with on.running(on.bind(measuring(203, voltage="PhV", max_registers=2, max_gap_registers=0))) as driver:
+        await on.present()
+        on.server.put(40000, sunspec_map([COMMON, (203, {**METER, "W": 123, "W_SF": 1, "V_SF": 0})]))
+        await on.polled(driver)
+        assert on.sink.value("unit", "power_w") == 1230.0
+        assert on.sink.value("unit", "voltage_v") == 2301.0
+
+
+def test_a_static_scale_factor_costs_neither_a_request_nor_time_on_a_line() -> None:
+    places = resolve(profile_701 := measuring(701, voltage="LNV"), [DER_MODEL], definitions_of(profile_701))
+    fast = {
+        on_a_line: plan_blocks(profile_701, places, on_a_line=on_a_line)[PollGroup.FAST] for on_a_line in (False, True)
+    }
+    assert [block.count for block in fast[True]] == [9]
+    assert [block.count for block in fast[False]] == [107]
+    short = measuring(701, voltage="LNV", max_registers=60)
+    blocks = plan_blocks(short, resolve(short, [DER_MODEL], definitions_of(short)))
+    assert [block.count for block in blocks[PollGroup.FAST]] == [9]
 
 
 @pytest.mark.parametrize("bad", [-0x8000, 11, -11])

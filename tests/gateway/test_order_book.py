@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 
 from config.messages import AckStatus, Down
 from config.vocabulary import Absent
+from gateway.orders.admission import Refused
 from gateway.orders.book import OrderBook
 from gateway.orders.held import ParentState
 from gateway.parent.receive import Received, receive
@@ -139,6 +140,22 @@ def test_a_corrected_wall_clock_moves_what_has_not_begun(book: OrderBook, clocks
         (Down.LIMITS, limit(start=(NOW - timedelta(hours=2)).isoformat(), duration_s=60), "expired"),
         (Down.LIMITS, limit(start=(NOW + timedelta(days=30)).isoformat()), "days ahead"),
         (Down.LIMITS, limit(issued_at=(NOW + timedelta(hours=1)).isoformat()), "in the future"),
+        (Down.LIMITS, limit(issued_at=(NOW - timedelta(hours=25)).isoformat()), "issued 25 h ago"),
+        (Down.LIMITS, limit(issued_at="1970-01-01T00:00:00Z"), "too long on its way"),
+        (Down.LIMITS, limit(issued_at="9999-12-31T23:59:59Z", duration_s=3e7), "in the future"),
+        (Down.LIMITS, limit(start="9999-12-31T23:59:59Z", duration_s=3e7), "days ahead"),
+        (Down.LIMITS, limit(issued_at=0), "time with its offset"),
+        (Down.LIMITS, limit(start="tomorrow"), "time with its offset"),
+        (Down.LIMITS, limit(duration_s=1e9), "duration_s"),
+        (Down.LIMITS, limit(duration_s=-5), "duration_s"),
+        (Down.LIMITS, limit(value=1e11), "less than or equal"),
+        (Down.LIMITS, limit(value="10000"), "unlimited"),
+        (Down.LIMITS, limit(value=True), "value"),
+        (Down.DISPATCH, dispatch(net_power_w=99e3, regulation_down_w=2e3), "reserve reaches beyond"),
+        (Down.DISPATCH, dispatch(net_power_w=-99e3, regulation_up_w=2e3), "reserve reaches beyond"),
+        (Down.DISPATCH, dispatch(ramp_w_per_s=0), "ramp_w_per_s"),
+        (Down.DISPATCH, dispatch(epoch=-1), "epoch"),
+        (Down.REGULATION, {"epoch": 0, "sequence": 1, "issued_at": "2020-01-01T00:00:00Z", "signal": 0.0}, "issued"),
         (Down.DISPATCH, dispatch(net_power_w=2e5), "beyond the connection"),
         (Down.DISPATCH, dispatch(epoch=7), "epoch 7"),
         (Down.AUTHORITY, {"id": "a", "issued_at": NOW.isoformat(), "parent": "nobody", "epoch": 2}, "not a parent"),
@@ -176,6 +193,63 @@ def test_what_is_no_order_is_refused(book: OrderBook, payload: bytes) -> None:
     received = receive(book, "dso", "limits", payload)
     assert received.outcomes[0].status is AckStatus.REJECTED
     assert book.refused == 1
+
+
+@pytest.mark.parametrize("number", ["NaN", "Infinity", "-Infinity", "1e999", "-1e999"])
+@pytest.mark.parametrize(
+    ("kind", "field"),
+    [(Down.LIMITS, "value"), (Down.LIMITS, "duration_s"), (Down.DISPATCH, "net_power_w"), (Down.REGULATION, "signal")],
+)
+def test_what_is_no_finite_number_changes_nothing(book: OrderBook, kind: Down, field: str, number: str) -> None:
+    message = {
+        Down.LIMITS: limit(),
+        Down.DISPATCH: dispatch(),
+        Down.REGULATION: {"epoch": 0, "sequence": 1, "issued_at": NOW.isoformat(), "signal": 0.5},
+    }[kind]
+    text = json.dumps(message | {field: "THE_NUMBER"}).replace('"THE_NUMBER"', number)
+    before = book.dump()
+    received = receive(book, "dso", kind, text.encode())
+    assert status(received)[0] is AckStatus.REJECTED
+    assert "not a number" in status(received)[1]
+    assert (book.dump(), received.changed) == (before, False)
+
+
+def test_an_old_epoch_is_refused_and_the_newer_dispatch_stays(book: OrderBook) -> None:
+    send(book, Down.AUTHORITY, id="a1", issued_at=NOW.isoformat(), parent="dso", epoch=4)
+    send(book, Down.DISPATCH, **dispatch("new", epoch=4))
+    before = book.dump()
+    assert "epoch 3 is not the present epoch 4" in status(send(book, Down.DISPATCH, **dispatch("old", epoch=3)))[1]
+    signal = {"epoch": 3, "sequence": 9, "issued_at": NOW.isoformat(), "signal": 1.0}
+    assert "epoch 3" in status(send(book, Down.REGULATION, **signal))[1]
+    back = {"id": "a2", "issued_at": NOW.isoformat(), "parent": "market", "epoch": 4}
+    assert "epoch 4 is not above 4" in status(send(book, Down.AUTHORITY, **back))[1]
+    assert book.dump() == before
+
+
+def test_the_same_id_with_another_content_is_refused(book: OrderBook) -> None:
+    send(book, Down.LIMITS, **limit("one", value=0.0))
+    assert status(send(book, Down.DISPATCH, **dispatch("one")))[1].startswith("duplicate")
+    assert status(send(book, Down.LIMITS, source="market", **limit("one", value="unlimited")))[1].startswith(
+        "duplicate"
+    )
+    assert [held.value for held in book.in_force().limits] == [0.0]
+
+
+@pytest.mark.parametrize(("lower_w", "upper_w"), [(1.0, -1.0), (float("nan"), 0.0), (0.0, float("inf"))])
+def test_an_override_that_leaves_nothing_is_refused(book: OrderBook, lower_w: float, upper_w: float) -> None:
+    with pytest.raises(Refused, match="leave nothing"):
+        book.override("o1", "battery", lower_w, upper_w)
+    assert book.overrides() == ()
+    stored = {"overrides": [{"id": "o1", "device": "b", "lower_w": lower_w, "upper_w": upper_w, "until": None}]}
+    assert "leave nothing" in book.restore(stored)[0]
+
+
+def test_an_order_that_was_taken_is_taken_up_again_however_old_it_is(book: OrderBook, clocks: Clocks) -> None:
+    send(book, Down.LIMITS, **limit("long"))
+    clocks.advance(40 * 86_400.0)
+    later = new_book(clocks)
+    assert later.restore(json.loads(json.dumps(book.dump()))) == []
+    assert [one.order_id for one in later.in_force().limits] == ["long"]
 
 
 @given(st.binary(max_size=300), st.sampled_from([*Down, "offer", ""]))

@@ -19,6 +19,7 @@ class Recorder:
     devices: tuple[str, ...] = ("a", "b")
     stats: LinkStats = field(default_factory=LinkStats)
     writes: list[Setpoint] = field(default_factory=list)
+    forgotten: list[str] = field(default_factory=list)
 
     async def run(self) -> None: ...
 
@@ -27,6 +28,9 @@ class Recorder:
 
     def write(self, setpoint: Setpoint) -> None:
         self.writes.append(setpoint)
+
+    def forget(self, device: str) -> None:
+        self.forgotten.append(device)
 
     async def rest(self, timeout_s: float) -> None: ...
 
@@ -142,6 +146,32 @@ def test_a_device_that_returns_is_told_its_setpoint_again() -> None:
     desk = Desk()
     desk.decide(a=1.0)
     desk.writer.device_returned("a")
+    assert desk.decide(a=1.0) == [("a", 1.0)]
+
+
+def test_a_device_that_shows_something_else_is_written_whole_again() -> None:
+    desk = Desk(min_interval_s=2.0, refresh_s=10.0)
+    desk.decide(a=1.0)
+    desk.answer("a")
+    desk.writer.repair("a", at_once=True)
+    assert desk.recorder.forgotten == ["a"]
+    desk.now_s = 1.9
+    assert desk.decide(a=1.0) == [], "no sooner than its registers bear"
+    desk.now_s = 2.0
+    assert desk.decide(a=1.0) == [("a", 1.0)]
+    desk.now_s = 4.0
+    assert desk.decide(a=1.0) == [], "and once"
+
+
+def test_registers_that_wear_out_are_repaired_with_their_refresh() -> None:
+    desk = Desk(refresh_s=10.0)
+    desk.decide(a=1.0)
+    desk.answer("a")
+    desk.writer.repair("a", at_once=False)
+    desk.now_s = 9.0
+    assert desk.decide(a=1.0) == []
+    assert desk.recorder.forgotten == ["a"]
+    desk.now_s = 10.0
     assert desk.decide(a=1.0) == [("a", 1.0)]
 
 

@@ -10,7 +10,7 @@ import pytest
 
 from config.messages import DOWN_SCHEMAS, MAX_PAYLOAD_BYTES, UP_SCHEMAS, Down, Up
 from config.strict import Strict
-from gateway.orders.admission import FARTHEST_START_S, FUTURE_ISSUE_TOLERANCE_S, MOST_HELD_ORDERS
+from gateway.orders.admission import FARTHEST_START_S, FUTURE_ISSUE_TOLERANCE_S, MOST_HELD_ORDERS, OLDEST_ISSUE_S
 from gateway.orders.book import REMEMBERED_IDS
 from gateway.parent.mqtt_parent import ACKNOWLEDGEMENTS_KEPT
 
@@ -55,6 +55,7 @@ def test_the_bounds_it_states_are_the_gateways() -> None:
         f"at most {MAX_PAYLOAD_BYTES:,} bytes",
         f"more than {FUTURE_ISSUE_TOLERANCE_S:.0f} s in the future",
         f"more than {FARTHEST_START_S / 86_400:.0f} days after now",
+        f"more than {OLDEST_ISSUE_S / 3600:.0f} h ago",
         f"holds {MOST_HELD_ORDERS} orders",
         f"the last {REMEMBERED_IDS:,} it accepted",
         f"{ACKNOWLEDGEMENTS_KEPT:,} acknowledgements",

@@ -106,6 +106,8 @@ async def test_bad_orders_are_refused_with_a_reason_counted_and_change_nothing(
         else:
             await operator.order(kind, **message)
         answer = await operator.next_answer(answered)
+        if answer["status"] == "superseded":
+            answer = await operator.next_answer(answered + 1)  # the limit of the test before, which `good` replaced
         assert (answer["status"], answer["kind"]) == ("rejected", kind)
         assert reason in answer["reason"]
     await operator.say("limits", {"id": good, "issued_at": ago(), "quantity": "net_import_w", "value": 0.0})

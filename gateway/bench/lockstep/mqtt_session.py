@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from typing import NamedTuple
 
 from drivers.writer import ConnectionBroken
@@ -20,14 +20,18 @@ class Arrival(NamedTuple):
 
 class InProcessMqttSession:
     """Holds the newest message of each topic, in the order in which the topics were first heard, as the driver's own
-    connection does.
+    connection does; of those in `every` all of them.
     """
 
-    def __init__(self, broker: InProcessBroker, identifier: str, topics: Sequence[str]) -> None:
+    def __init__(
+        self, broker: InProcessBroker, identifier: str, topics: Sequence[str], every: Collection[str] = ()
+    ) -> None:
         self._broker = broker
         self._identifier = identifier
         self._topics = topics
-        self._newest: dict[str, Arrival] = {}
+        self._every = frozenset(every)
+        self._count = 0
+        self._newest: dict[tuple[str, int], Arrival] = {}
         self._told = asyncio.Event()
         self._attached: Attachment | None = None
         self._lost = ""
@@ -52,11 +56,11 @@ class InProcessMqttSession:
             await self._told.wait()
         return self._newest.pop(next(iter(self._newest)))
 
-    async def publish(self, topic: str, payload: str) -> None:
+    async def publish(self, topic: str, payload: str, qos: int = 1) -> None:
         """Publish; the broker has it in the next turn."""
         assert self._attached is not None  # `open` comes first
         try:
-            self._attached.publish(topic, payload.encode(), qos=1)
+            self._attached.publish(topic, payload.encode(), qos=qos)
         except BrokerAwayError as away:
             raise ConnectionBroken(f"nobody took the command on {topic}: {away}") from None
         await asyncio.sleep(0)
@@ -67,7 +71,9 @@ class InProcessMqttSession:
             self._attached.detach(orderly=orderly)
 
     def _take(self, topic: str, payload: bytes, *, retained: bool, qos: int) -> None:
-        self._newest[topic] = Arrival(topic, payload, retained)
+        if topic in self._every:
+            self._count += 1
+        self._newest[topic, self._count if topic in self._every else 0] = Arrival(topic, payload, retained)
         self._told.set()
 
     def _end(self, reason: str) -> None:

@@ -227,8 +227,10 @@ class _Run:
         adapter: TypeAdapter[Address] = TypeAdapter(Address)
         self._addresses = {name: adapter.validate_python(address) for name, address in told.items()}
 
-    def _mqtt_session(self, broker: MqttBroker, identifier: str, timeout_s: float, topics: Any) -> InProcessMqttSession:
-        return InProcessMqttSession(self._broker, identifier, topics)
+    def _mqtt_session(
+        self, broker: MqttBroker, identifier: str, timeout_s: float, topics: Any, every: Any = ()
+    ) -> InProcessMqttSession:
+        return InProcessMqttSession(self._broker, identifier, topics, every)
 
     def _opcua_session(self, address: OpcUaServer, timeout_s: float) -> InProcessOpcUaSession:
         name = address.url.removeprefix("opc.tcp://").partition(":")[0]

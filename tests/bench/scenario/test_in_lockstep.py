@@ -29,20 +29,24 @@ def run(path: Path, out: Path, *, sabotage: bool = False, seed: int | None = Non
     return write_scenario_report(Plan(loaded), out, sabotaged=sabotage)
 
 
-def shipped() -> list[object]:
+PAIRWISE = ("faults_link", "faults_modbus", "faults_values")
+"""Every fault with every kind of device at least once: always run whole."""
+
+
+def shipped(*always: str) -> list[object]:
     found: list[object] = []
     for name, path in shipped_scenarios().items():
         if name in REAL_DEVICES_PROTOCOLS:
             continue
-        is_long = load_scenario(path).scenario.duration_s > SHORT_S and SOAK not in os.environ
+        is_long = load_scenario(path).scenario.duration_s > SHORT_S and SOAK not in os.environ and name not in always
         marks = [pytest.mark.skip(reason="make soak runs it")] if is_long else []
         found.append(
-            pytest.param(path, id=name, marks=[*marks, pytest.mark.timeout(3600 if SOAK in os.environ else 60)])
+            pytest.param(path, id=name, marks=[*marks, pytest.mark.timeout(3600 if SOAK in os.environ else 180)])
         )
     return found
 
 
-@pytest.mark.parametrize("path", shipped())
+@pytest.mark.parametrize("path", shipped(*PAIRWISE))
 def test_a_shipped_scenario_passes(path: Path, tmp_path: Path) -> None:
     report = run(path, tmp_path)
     assert report.passed, report.summary()["checks"]

@@ -28,6 +28,7 @@ from drivers.binding import DeviceBinding
 from drivers.opcua import connection as opcua_connection
 from drivers.opcua.driver import OpcUaDriver
 from drivers.pushed import PushedDevice
+from gateway.orders import admission as admission_module
 from gateway.orders import book as book_module
 from gateway.orders.book import OrderBook
 from gateway.orders.held import ParentState
@@ -324,7 +325,8 @@ def any_epoch_counts(patch: pytest.MonkeyPatch, _: Operator) -> None:
 
 
 def the_future_counts(patch: pytest.MonkeyPatch, _: Operator) -> None:
-    patch.setattr(book_module, "FUTURE_ISSUE_TOLERANCE_S", 1e12)
+    for module in (admission_module, book_module):
+        patch.setattr(module, "FUTURE_ISSUE_TOLERANCE_S", 1e12)
 
 
 def nothing_expires(patch: pytest.MonkeyPatch, _: Operator) -> None:
