@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, Final, Literal, Protocol, TypeAlias
 from urllib.parse import urlsplit
 
 from config.site import (
+    ChildLayer,
     DeviceSite,
     ModbusRtuAddress,
     ModbusRtuTcpAddress,
@@ -61,11 +62,15 @@ class TwinError(Exception):
 
 
 def twin_kinds(site: Site, names: Sequence[str] | None) -> dict[str, DeviceKind]:
-    """The kinds of the named devices (None: all); raises TwinError listing every device that can't have a twin."""
+    """The kinds of the named devices; raises TwinError listing every device that can't have a twin.
+
+    None: all but the layers below, which are sites of their own.
+    """
     faults: list[str] = []
     kinds: dict[str, DeviceKind] = {}
     charge_points: set[str] = set()
-    for name in site.devices if names is None else names:
+    everyone = [name for name, device in site.devices.items() if not isinstance(device.address, ChildLayer)]
+    for name in everyone if names is None else names:
         device = site.devices.get(name)
         if device is None:
             faults.append(f"{name}: the site has no such device; it has {', '.join(site.devices)}")

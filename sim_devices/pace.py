@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
-from typing import Final
+from typing import Final, Protocol
 
 from config.vocabulary import Clock
-from sim_devices.physics import SitePhysics
 
 STEPS_AT_ONCE: Final = 20
 """Steps before other tasks get a turn, about half a millisecond."""
@@ -16,10 +15,20 @@ MOST_BEHIND_S: Final = 1.0
 """After a longer halt of the process the time in between is left out, not simulated."""
 
 
+class Steps(Protocol):
+    """What is stepped: the physics of a site, or of several together."""
+
+    @property
+    def step_s(self) -> float: ...
+    @property
+    def now_s(self) -> float: ...
+    def step(self, now_s: float | None = None) -> None: ...
+
+
 class RealTimePace:
     """Steps a site's physics to a clock, from the time `physics.now_s` on; `lost_steps` counts the steps left out."""
 
-    def __init__(self, physics: SitePhysics, clock: Clock, stepped: Callable[[], None] | None = None) -> None:
+    def __init__(self, physics: Steps, clock: Clock, stepped: Callable[[], None] | None = None) -> None:
         self.lost_steps = 0
         self._physics = physics
         self._clock = clock

@@ -131,7 +131,7 @@ async def _main(site: Site, options: argparse.Namespace) -> None:
         ports=options.ports,
         mqtt=options.mqtt,
         trace=options.trace,
-        real=real_devices(site, options.site, options.twin) if options.twin is not None else (),
+        real=real_devices(site, options.site, options.twin or twin_kinds(site, None)),
         started=print_line,
     )
 

@@ -44,35 +44,43 @@ def page(assessment: Assessment, report: Report, verdicts: Verdicts | None = Non
     """The whole page as text; with `verdicts`, these stand first and speak for the run."""
     figures = figures_of(assessment)
     title = verdicts.title if verdicts else f"{assessment.site.title or assessment.site.site}: bench run"
-    style = files("gateway.bench").joinpath("page.css").read_text(encoding="utf-8")
-    script = files("gateway.bench").joinpath("page.js").read_text(encoding="utf-8")
     parts = [
-        '<!doctype html>\n<html lang="en">\n<head>\n<meta charset="utf-8">',
-        f'<meta http-equiv="Content-Security-Policy" content="{_POLICY}">',
-        '<meta name="viewport" content="width=device-width, initial-scale=1">',
-        f"<title>{escape(title)}</title>",
-        f"<style>\n{style}</style>",
-        "</head>\n<body>\n<main>",
         _header(assessment, report, title, verdicts.facts if verdicts else ()),
         _ending(assessment.run.problems),
         _verdict(report) if verdicts is None else _checks_verdict(verdicts),
         _tiles(assessment, report),
         '<div class="grid">',
         _verdict_table(verdicts) if verdicts else "",
-        *(_section(each) for each in figures),
+        *(section(each) for each in figures),
         _order_table(assessment, report),
         _link_table(report),
         _process_table(report),
         _check_table(assessment),
         "</div>",
         _method(),
+    ]
+    return document(title, parts, figures)
+
+
+def document(title: str, parts: Iterable[str], figures: Iterable[Figure]) -> str:
+    """A whole page: its parts as HTML, with the figures that their sections name."""
+    style = files("gateway.bench").joinpath("page.css").read_text(encoding="utf-8")
+    script = files("gateway.bench").joinpath("page.js").read_text(encoding="utf-8")
+    around = [
+        '<!doctype html>\n<html lang="en">\n<head>\n<meta charset="utf-8">',
+        f'<meta http-equiv="Content-Security-Policy" content="{_POLICY}">',
+        '<meta name="viewport" content="width=device-width, initial-scale=1">',
+        f"<title>{escape(title)}</title>",
+        f"<style>\n{style}</style>",
+        "</head>\n<body>\n<main>",
+        *parts,
         "</main>",
         f'<script type="application/json" id="figures">{_embedded(figures)}</script>',
         f"<script>{get_plotlyjs()}</script>",
         f"<script>\n{script}</script>",
         "</body>\n</html>\n",
     ]
-    return "\n".join(parts)
+    return "\n".join(around)
 
 
 def _embedded(figures: Iterable[Figure]) -> str:
@@ -170,13 +178,14 @@ def _count(count: int | None, noun: str) -> str:
     return "" if count is None else f"{count or 'no'} {noun}{'' if count == 1 else 's'}"
 
 
-def _section(each: Figure) -> str:
+def section(each: Figure) -> str:
+    """A figure with its title and caption."""
     caption = f"<p>{escape(each.caption)}</p>" if each.caption else ""
     width = "" if each.half_width else ' class="wide"'
     return f'<section{width}><h2>{escape(each.title)}</h2>{caption}<div id="{escape(each.key)}"></div></section>'
 
 
-def _table(title: str, caption: str, heads: Sequence[str], rows: Iterable[Sequence[Any]], wide: bool = True) -> str:
+def table(title: str, caption: str, heads: Sequence[str], rows: Iterable[Sequence[Any]], wide: bool = True) -> str:
     """A table; heads that begin with "#" are of columns of numbers. A cell is text, or text and its class."""
     numeric = [head.startswith("#") for head in heads]
     head = "".join(

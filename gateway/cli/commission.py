@@ -167,8 +167,8 @@ def write(
 ) -> None:
     """Write one point of a device and read it back. Shows what it is now and what would go over the wire, then asks.
 
-    Refused while a gateway runs on the site or writes to the device, outside the point's range, and outside the device's
-    limits in the site file. Ends with 1 if the device refuses it or shows another value afterwards.
+    Refused while a gateway runs on the site or writes to the device, outside the point's range, and outside the limits
+    that the site file gives the device. Ends with 1 if the device refuses it or shows another value afterwards.
 
     Example: gateway write site.yaml battery_a setpoint_readback_w -5000
     """

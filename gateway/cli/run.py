@@ -19,7 +19,7 @@ from pydantic import TypeAdapter, ValidationError
 
 from config.lags import MeasuredLag
 from config.profile import Profile
-from config.site import Address, MqttBroker, Site
+from config.site import Address, ChildLayer, MqttBroker, Site
 from gateway.bench.children import ChildFailedError
 from gateway.bench.fault_proxies import FaultProxies
 from gateway.bench.twins import TwinsProcess
@@ -128,8 +128,12 @@ def _watch_stdin(loop: asyncio.AbstractEventLoop, stop: asyncio.Event) -> None:
 
 
 def twin_names(site: Site, given: Iterable[str]) -> frozenset[str]:
-    """The devices named by --twin; raises BadRequestError."""
-    names = set(site.devices) if ALL in given else set(given)
+    """The devices named by --twin, where `all` leaves out the layers below; raises BadRequestError."""
+    layers = {name for name, device in site.devices.items() if isinstance(device.address, ChildLayer)}
+    names = set(site.devices) - layers if ALL in given else set(given)
+    if names & layers:
+        one = sorted(names & layers)[0]
+        raise BadRequestError(f"--twin {one}: it is a layer below, with twins of its own: `gateway run` its site")
     unknown = sorted(names - set(site.devices))
     if unknown:
         raise BadRequestError(f"--twin {', '.join(unknown)}: no such device; allowed: all, {', '.join(site.devices)}")

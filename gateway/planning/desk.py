@@ -7,10 +7,10 @@ counted, and while none is in force the default curves hold.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Final
 
-from config.planning import Planning
+from config.planning import Planning, StorageSettings
 from config.site import Site
 from config.vocabulary import CHARGING_STATE, SESSION_ENERGY_WH, SOC, Clock, DeviceKind, Quality, UtcClock
 from gateway.control.clearing import Curve
@@ -40,6 +40,7 @@ ANSWER_SLACK_S: Final = 5.0
 
 PRICE_KEPT_S: Final = 1.0
 _WITH_A_CAR: Final = ("B", "C", "D")
+_DEFAULT_STORAGE: Final = StorageSettings()
 
 Record = Callable[..., None]
 """The journal's `record`."""
@@ -90,16 +91,7 @@ class PlanDesk:
 
     def direct(self, orders: OrdersInForce) -> OrdersInForce:
         """The orders of this cycle with the tariff, and the curves of a plan that has not expired."""
-        return OrdersInForce(
-            orders.limits,
-            orders.dispatch,
-            orders.regulation,
-            orders.overrides,
-            orders.fallback_reason,
-            orders.meter_released,
-            orders.margins,
-            self._in_force(),
-        )
+        return replace(orders, plan=self._in_force())
 
     def _in_force(self) -> PlanInForce:
         """The same object for a second: prices change by the minute."""
@@ -142,7 +134,9 @@ class PlanDesk:
             return None
         asked = {one.device: one.power_w for one in self._decision.setpoints}
         free = [
-            one for one in self._inverters() if one.power_w is not None and not _held_back(one, asked.get(one.model.name))
+            one
+            for one in self._inverters()
+            if one.power_w is not None and not _held_back(one, asked.get(one.model.name))
         ]
         rating_w = sum(one.model.rating_w for one in free)
         return sum(max(-(one.power_w or 0.0), 0.0) for one in free) / rating_w if rating_w else None
@@ -255,7 +249,9 @@ class PlanDesk:
         """What goes on beside the plan: the power of controllable loads of which nobody knows what they need."""
         assert self._decision is not None
         loads = (one for one in self._decision.resources if one.model.kind in (DeviceKind.CHARGER, DeviceKind.RELAY))
-        return sum(max(one.power_w or 0.0, 0.0) for one in loads if one.model.controllable and one.model.name not in planned)
+        return sum(
+            max(one.power_w or 0.0, 0.0) for one in loads if one.model.controllable and one.model.name not in planned
+        )
 
     # From the planner
 

@@ -8,8 +8,12 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from math import inf
+from typing import Final
 
 Series = tuple[float, ...]
+
+LASTING_S: Final = 900.0
+"""How long the energy behind a regulation reserve lasts, where nobody says otherwise."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,12 +85,15 @@ class Reserve:
 
     up_w: Series
     down_w: Series
-    lasting_s: float = 900.0
+    lasting_s: float = LASTING_S
 
 
 @dataclass(frozen=True, slots=True)
 class PlanInput:
-    """Everything that a plan is made from. Limits are magnitudes of net power; inf: none."""
+    """Everything that a plan is made from. Limits are magnitudes of net power; inf: none.
+
+    `dispatch_w`: the net power that was promised in each step, None where it is free; empty: it is free everywhere.
+    """
 
     step_s: float
     load_w: Series
@@ -98,6 +105,7 @@ class PlanInput:
     solar: tuple[SolarPlan, ...] = ()
     thermal: tuple[ThermalPlan, ...] = ()
     reserve: Reserve | None = None
+    dispatch_w: tuple[float | None, ...] = ()
 
     @property
     def steps(self) -> int:
@@ -124,6 +132,8 @@ class PlanInput:
                 found.append(f"{name}: {len(values)} values for {self.steps} steps")
             if any(value != value for value in values):
                 found.append(f"{name}: not a number")
+        if self.dispatch_w and len(self.dispatch_w) != self.steps:
+            found.append(f"dispatch_w: {len(self.dispatch_w)} values for {self.steps} steps")
         if any(value != value or abs(value) == inf for value in self.load_w):
             found.append("load_w: not a finite number")
         return found

@@ -8,16 +8,15 @@ from __future__ import annotations
 
 import time
 import warnings
-from collections.abc import Sequence
 from dataclasses import dataclass
-from math import inf
 from typing import Any, Final, NamedTuple
 
 import cvxpy as cp
 import numpy as np
 from scipy import sparse
 
-from gateway.planning.model import Plan, PlanInput, ResourcePlan, VehiclePlan
+from gateway.planning.model import Plan, PlanInput, ResourcePlan
+from gateway.planning.parameters import kw, parameter_values, watts, window
 
 LIMIT_PER_KWH: Final = 100.0
 CAR_PER_KWH: Final = 10.0
@@ -29,7 +28,6 @@ TARGET_PER_KWH: Final = 0.5
 BOTH_WAYS_KW: Final = 1e-3
 """A battery that charges and discharges by more than this at once does what it can't."""
 
-UNLIMITED_KW: Final = 1e6
 GIVEN_UP_KWH: Final = 1e-3
 MOST_REPAIRS: Final = 3
 TIME_LIMIT_S: Final = 10.0
@@ -60,6 +58,7 @@ class Shape:
     thermal: tuple[tuple[float, float], ...]
     reserve: bool
     demand: bool
+    dispatch: bool = False
 
     @classmethod
     def of(cls, given: PlanInput) -> Shape:
@@ -68,11 +67,12 @@ class Shape:
             given.steps,
             given.step_s,
             tuple((one.charge_efficiency_pu, one.discharge_efficiency_pu, one.wear_per_kwh) for one in given.batteries),
-            tuple(_window(one, given.steps) for one in given.vehicles),
+            tuple(window(one, given.steps) for one in given.vehicles),
             len(given.solar),
             tuple((one.cop, one.loss_pu_per_h) for one in given.thermal),
             given.reserve is not None,
             given.tariff.demand_per_kw > 0.0,
+            bool(given.dispatch_w),
         )
 
 
@@ -207,6 +207,11 @@ class PlanProblem:
         self._cost += hours * (
             cp.sum(cp.multiply(prices[0], self._import)) - cp.sum(cp.multiply(prices[1], self._export))
         )
+        if self.shape.dispatch:
+            missed = self._give_up("the dispatch", steps, LIMIT_PER_KWH, hours)
+            net = self._import - self._export
+            self._constrain("dispatch least", net + missed >= self._parameter("dispatch_least", steps))
+            self._constrain("dispatch most", net - missed <= self._parameter("dispatch_most", steps))
         if self.shape.demand:
             peak = cp.Variable(nonneg=True)
             self._constrain("peak", peak >= self._import)
@@ -241,17 +246,7 @@ class PlanProblem:
     # Numbers
 
     def _set(self, given: PlanInput) -> None:
-        values = {"load": _kw(given.load_w), **_interchange_values(given)}
-        if given.batteries:
-            values |= _battery_values(given)
-        if given.vehicles:
-            values |= _vehicle_values(given)
-        if given.solar:
-            values["solar_available"] = np.sum(_kw([one.available_w for one in given.solar]), axis=0)
-        if given.thermal:
-            values |= _thermal_values(given)
-        if given.reserve is not None:
-            values |= _reserve_values(given)
+        values = parameter_values(given)
         for name, parameter in self._parameters.items():
             parameter.value = values[name]
 
@@ -315,7 +310,7 @@ class PlanProblem:
         penalties = sum(slack.missed_kwh * slack.per_kwh for slack in self._slacks.values())
         return Plan(
             given.step_s,
-            _watts(self._import.value - self._export.value),
+            watts(self._import.value - self._export.value),
             tuple(float(value) for value in lambda_per_kwh),
             tuple(self._resources(given)),
             float(self._problem.value) - penalties,
@@ -351,106 +346,22 @@ class PlanProblem:
             worth = self._battery_values()
             charge, discharge = self._charge.value, self._discharge.value
             for at, battery in enumerate(given.batteries):
-                power_w = _watts(charge[at] - discharge[at])
-                stored = (battery.soc * battery.capacity_wh, *_watts(self._stored.value[at]))
+                power_w = watts(charge[at] - discharge[at])
+                stored = (battery.soc * battery.capacity_wh, *watts(self._stored.value[at]))
                 found.append(ResourcePlan(battery.name, power_w, stored, float(worth[at])))
         if given.vehicles:
             worth = np.asarray(self._constraints["vehicle energy"].dual_value)
             powers = np.zeros((len(given.vehicles), given.steps))
             powers[self._vehicle_steps] = self._vehicle.value
             for at, vehicle in enumerate(given.vehicles):
-                found.append(ResourcePlan(vehicle.name, _watts(powers[at]), (), float(worth[at])))
+                found.append(ResourcePlan(vehicle.name, watts(powers[at]), (), float(worth[at])))
         if given.solar:
-            available = np.sum(_kw([one.available_w for one in given.solar]), axis=0)
+            available = np.sum(kw([one.available_w for one in given.solar]), axis=0)
             share = self._given.value / np.maximum(available, 1e-9)
-            found += [ResourcePlan(one.name, _watts(-share * _kw(one.available_w))) for one in given.solar]
+            found += [ResourcePlan(one.name, watts(-share * kw(one.available_w))) for one in given.solar]
         if given.thermal:
             worth = self._thermal_values()
             for at, pump in enumerate(given.thermal):
-                stored = (pump.stored_wh, *_watts(self._held.value[at]))
-                found.append(ResourcePlan(pump.name, _watts(self._heat.value[at]), stored, float(worth[at])))
+                stored = (pump.stored_wh, *watts(self._held.value[at]))
+                found.append(ResourcePlan(pump.name, watts(self._heat.value[at]), stored, float(worth[at])))
         return found
-
-
-def _kw(values_w: Any) -> Any:
-    return np.asarray(values_w, dtype=float) / 1e3
-
-
-def _watts(values_kw: Any) -> tuple[float, ...]:
-    return tuple((np.asarray(values_kw) * 1e3).tolist())
-
-
-def _each_step(values: Sequence[float], steps: int) -> Any:
-    return np.repeat(np.asarray(values, dtype=float)[:, None], steps, axis=1)
-
-
-def _interchange_values(given: PlanInput) -> dict[str, Any]:
-    values: dict[str, Any] = {
-        "import_price": np.asarray(given.tariff.import_per_kwh),
-        # An export price above the import's would be earned by turning power round at the meter.
-        "export_price": np.minimum(given.tariff.export_per_kwh, given.tariff.import_per_kwh),
-        "peak_so_far": given.tariff.peak_so_far_w / 1e3,
-        "demand_price": given.tariff.demand_per_kw,
-    }
-    for name, limit_w in (("import_limit", given.import_limit_w), ("export_limit", given.export_limit_w)):
-        values[name] = np.minimum(_kw(limit_w or (inf,) * given.steps), UNLIMITED_KW)
-    return values
-
-
-def _battery_values(given: PlanInput) -> dict[str, Any]:
-    every, steps = given.batteries, given.steps
-    full = [one.capacity_wh / 1e3 for one in every]
-    least = [min(one.soc_min, one.soc) * kwh for one, kwh in zip(every, full, strict=True)]
-    most = [max(one.soc_max, one.soc) * kwh for one, kwh in zip(every, full, strict=True)]
-    target = [(one.soc if one.target_soc is None else one.target_soc) for one in every]
-    return {
-        "battery_start": np.asarray([[one.soc * kwh] for one, kwh in zip(every, full, strict=True)]),
-        "battery_charge": _each_step([one.charge_w / 1e3 for one in every], steps),
-        "battery_discharge": _each_step([one.discharge_w / 1e3 for one in every], steps),
-        "battery_least": _each_step(least, steps),
-        "battery_most": _each_step(most, steps),
-        "battery_target": np.asarray([soc * kwh for soc, kwh in zip(target, full, strict=True)]),
-    }
-
-
-def _window(vehicle: VehiclePlan, steps: int) -> tuple[int, int]:
-    """The steps in which a car can charge; one at the least, so that a car which is gone has a place in the program."""
-    begin = min(max(vehicle.from_step, 0), steps - 1)
-    return begin, min(max(vehicle.until_step, begin + 1), steps)
-
-
-def _vehicle_values(given: PlanInput) -> dict[str, Any]:
-    most = [
-        one.max_w / 1e3 if one.from_step <= step < one.until_step else 0.0
-        for one in given.vehicles
-        for step in range(*_window(one, given.steps))
-    ]
-    return {"vehicle_most": np.asarray(most), "vehicle_needed": _kw([one.needed_wh for one in given.vehicles])}
-
-
-def _thermal_values(given: PlanInput) -> dict[str, Any]:
-    every, steps = given.thermal, given.steps
-    return {
-        "thermal_most": _each_step([one.max_w / 1e3 for one in every], steps),
-        "thermal_start": _kw([[one.stored_wh] for one in every]),
-        "thermal_drawn": _kw([one.heat_w for one in every]),
-        "thermal_least": _each_step([one.least_wh / 1e3 for one in every], steps),
-        "thermal_full": _each_step([one.most_wh / 1e3 for one in every], steps),
-    }
-
-
-def _reserve_values(given: PlanInput) -> dict[str, Any]:
-    assert given.reserve is not None
-    steps, hours = given.steps, given.reserve.lasting_s / 3600.0
-    up, down = _kw(given.reserve.up_w), _kw(given.reserve.down_w)
-    every = given.batteries
-    return {
-        "reserve_up": up,
-        "reserve_down": down,
-        "reserve_up_kwh": up * hours,
-        "reserve_down_kwh": down * hours,
-        "battery_all_out": np.full(steps, sum(one.discharge_w for one in every) / 1e3),
-        "battery_all_in": np.full(steps, sum(one.charge_w for one in every) / 1e3),
-        "battery_floor_kwh": np.full(steps, sum(one.soc_min * one.capacity_wh for one in every) / 1e3),
-        "battery_ceiling_kwh": np.full(steps, sum(one.soc_max * one.capacity_wh for one in every) / 1e3),
-    }

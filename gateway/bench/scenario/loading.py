@@ -80,7 +80,7 @@ class LoadedScenario:
 def shipped_scenarios() -> dict[str, Path]:
     """The scenarios that come with Lamina: name and file."""
     folder = Path(str(files("config").joinpath("scenarios")))
-    return {path.stem: path for path in sorted(folder.glob(f"*{SUFFIX}")) if path.stem != "demo_orders"}
+    return {path.stem: path for path in sorted(folder.glob(f"*{SUFFIX}")) if not path.stem.endswith("_orders")}
 
 
 def scenario_path(text: str) -> Path:

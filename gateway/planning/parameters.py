@@ -1,0 +1,119 @@
+"""An input's numbers as the parameters of the program, in kW and kWh."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from math import inf
+from typing import Any, Final
+
+import numpy as np
+
+from gateway.planning.model import PlanInput, VehiclePlan
+
+UNLIMITED_KW: Final = 1e6
+
+
+def parameter_values(given: PlanInput) -> dict[str, Any]:
+    """Every parameter's value by name."""
+    values = {"load": kw(given.load_w), **_interchange_values(given)}
+    if given.batteries:
+        values |= _battery_values(given)
+    if given.vehicles:
+        values |= _vehicle_values(given)
+    if given.solar:
+        values["solar_available"] = np.sum(kw([one.available_w for one in given.solar]), axis=0)
+    if given.thermal:
+        values |= _thermal_values(given)
+    if given.reserve is not None:
+        values |= _reserve_values(given)
+    return values
+
+
+def kw(values_w: Any) -> Any:
+    """Watts as an array of kilowatts."""
+    return np.asarray(values_w, dtype=float) / 1e3
+
+
+def watts(values_kw: Any) -> tuple[float, ...]:
+    """The other way."""
+    return tuple((np.asarray(values_kw) * 1e3).tolist())
+
+
+def _each_step(values: Sequence[float], steps: int) -> Any:
+    return np.repeat(np.asarray(values, dtype=float)[:, None], steps, axis=1)
+
+
+def _interchange_values(given: PlanInput) -> dict[str, Any]:
+    values: dict[str, Any] = {
+        "import_price": np.asarray(given.tariff.import_per_kwh),
+        # An export price above the import's would be earned by turning power round at the meter.
+        "export_price": np.minimum(given.tariff.export_per_kwh, given.tariff.import_per_kwh),
+        "peak_so_far": given.tariff.peak_so_far_w / 1e3,
+        "demand_price": given.tariff.demand_per_kw,
+    }
+    for name, limit_w in (("import_limit", given.import_limit_w), ("export_limit", given.export_limit_w)):
+        values[name] = np.minimum(kw(limit_w or (inf,) * given.steps), UNLIMITED_KW)
+    if given.dispatch_w:
+        asked = [(None, None) if power is None else (power / 1e3, power / 1e3) for power in given.dispatch_w]
+        values["dispatch_least"] = np.asarray([-UNLIMITED_KW if low is None else low for low, _ in asked])
+        values["dispatch_most"] = np.asarray([UNLIMITED_KW if high is None else high for _, high in asked])
+    return values
+
+
+def _battery_values(given: PlanInput) -> dict[str, Any]:
+    every, steps = given.batteries, given.steps
+    full = [one.capacity_wh / 1e3 for one in every]
+    least = [min(one.soc_min, one.soc) * kwh for one, kwh in zip(every, full, strict=True)]
+    most = [max(one.soc_max, one.soc) * kwh for one, kwh in zip(every, full, strict=True)]
+    target = [(one.soc if one.target_soc is None else one.target_soc) for one in every]
+    return {
+        "battery_start": np.asarray([[one.soc * kwh] for one, kwh in zip(every, full, strict=True)]),
+        "battery_charge": _each_step([one.charge_w / 1e3 for one in every], steps),
+        "battery_discharge": _each_step([one.discharge_w / 1e3 for one in every], steps),
+        "battery_least": _each_step(least, steps),
+        "battery_most": _each_step(most, steps),
+        "battery_target": np.asarray([soc * kwh for soc, kwh in zip(target, full, strict=True)]),
+    }
+
+
+def window(vehicle: VehiclePlan, steps: int) -> tuple[int, int]:
+    """The steps in which a car can charge; one at the least, so that a car which is gone has a place in the program."""
+    begin = min(max(vehicle.from_step, 0), steps - 1)
+    return begin, min(max(vehicle.until_step, begin + 1), steps)
+
+
+def _vehicle_values(given: PlanInput) -> dict[str, Any]:
+    most = [
+        one.max_w / 1e3 if one.from_step <= step < one.until_step else 0.0
+        for one in given.vehicles
+        for step in range(*window(one, given.steps))
+    ]
+    return {"vehicle_most": np.asarray(most), "vehicle_needed": kw([one.needed_wh for one in given.vehicles])}
+
+
+def _thermal_values(given: PlanInput) -> dict[str, Any]:
+    every, steps = given.thermal, given.steps
+    return {
+        "thermal_most": _each_step([one.max_w / 1e3 for one in every], steps),
+        "thermal_start": kw([[one.stored_wh] for one in every]),
+        "thermal_drawn": kw([one.heat_w for one in every]),
+        "thermal_least": _each_step([one.least_wh / 1e3 for one in every], steps),
+        "thermal_full": _each_step([one.most_wh / 1e3 for one in every], steps),
+    }
+
+
+def _reserve_values(given: PlanInput) -> dict[str, Any]:
+    assert given.reserve is not None
+    steps, hours = given.steps, given.reserve.lasting_s / 3600.0
+    up, down = kw(given.reserve.up_w), kw(given.reserve.down_w)
+    every = given.batteries
+    return {
+        "reserve_up": up,
+        "reserve_down": down,
+        "reserve_up_kwh": up * hours,
+        "reserve_down_kwh": down * hours,
+        "battery_all_out": np.full(steps, sum(one.discharge_w for one in every) / 1e3),
+        "battery_all_in": np.full(steps, sum(one.charge_w for one in every) / 1e3),
+        "battery_floor_kwh": np.full(steps, sum(one.soc_min * one.capacity_wh for one in every) / 1e3),
+        "battery_ceiling_kwh": np.full(steps, sum(one.soc_max * one.capacity_wh for one in every) / 1e3),
+    }
