@@ -12,7 +12,9 @@ from typing import Any, Final
 from config.compliance import compliance_names
 from config.findings import Path, Problem, Severity, did_you_mean, shown
 from config.layer_checks import LAYER_RULES
+from config.link_checks import host_of, links_have_one_name
 from config.partial import broken, known
+from config.planning import planned_storages_are_there
 from config.profile import Profile
 from config.security_checks import SECURITY_RULES
 from config.site import DeviceSite, MqttDevice, OcppConnector, OpcUaServer, Parent, Site
@@ -28,7 +30,6 @@ DRIVERS: Final = {
     "layer": ("layer",),
 }
 _LINE_SETTINGS: Final = {"modbus_rtu": ("baud", "parity", "stop_bits")}
-_LOOPBACK: Final = frozenset({"localhost", "::1", "127.0.0.1"})
 
 
 def site_problems(
@@ -110,7 +111,7 @@ def _line(address: Any) -> tuple[object, ...] | None:
     """The serial line or the server that Modbus units share; None where it did not validate."""
     if address.driver == "modbus_rtu":
         return ("serial", posixpath.normpath(address.device)) if known(address, "device") else None
-    return ("tcp", _host(address.host), address.port) if known(address, "host", "port") else None
+    return ("tcp", host_of(address.host), address.port) if known(address, "host", "port") else None
 
 
 def _devices_agree_on_their_line(site: Site) -> Iterator[Problem]:
@@ -134,7 +135,7 @@ def _listener(address: Any) -> tuple[object, ...] | None:
     """The port at which an OCPP charger calls; None where it did not validate."""
     if not known(address, "listen_host", "listen_port"):
         return None
-    return ("ocpp", _host(address.listen_host), address.listen_port)
+    return ("ocpp", host_of(address.listen_host), address.listen_port)
 
 
 def _charge_point(address: Any) -> tuple[object, ...] | None:
@@ -173,12 +174,7 @@ def _opcua_place(address: OpcUaServer) -> tuple[object, ...]:
 
 def _mqtt_place(address: MqttDevice, profile: str) -> tuple[object, ...]:
     # The profile is part of it: two kinds of device may publish beside each other with no parameter at all.
-    return ("mqtt", _host(address.host), address.port, profile, frozenset(address.parameters.items()))
-
-
-def _host(host: str) -> str:
-    name = host.lower().rstrip(".")
-    return "127.0.0.1" if name in _LOOPBACK else name
+    return ("mqtt", host_of(address.host), address.port, profile, frozenset(address.parameters.items()))
 
 
 def _one_parent_to_a_name(site: Site) -> Iterator[Problem]:
@@ -219,12 +215,14 @@ SITE_RULES: Final[tuple[Rule, ...]] = (
     _one_device_to_an_address,
     _the_unit_is_shared,
     _devices_agree_on_their_line,
+    links_have_one_name,
     _chargers_agree_on_their_listener,
     _one_parent_to_a_name,
     _one_parent_dispatches,
     _fallback_within_static_limits,
     _somebody_can_be_lost,
     compliance_names,
+    planned_storages_are_there,
     *LAYER_RULES,
     *SECURITY_RULES,
 )
@@ -360,7 +358,7 @@ def _chargers_have_a_password(device: DeviceSite, profile: Profile) -> Iterator[
     if (
         isinstance(address, OcppConnector)
         and address.password_env is None
-        and _host(address.listen_host) != "127.0.0.1"
+        and host_of(address.listen_host) != "127.0.0.1"
     ):
         words = "is not given: whoever reaches the port can pass for this charger"
         allowed = "the name of an environment variable that holds the charger's password"

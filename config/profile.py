@@ -334,7 +334,8 @@ class PointProfile(Strict):
     sign: Literal["load", "generator"] = Field("load", description="the convention of the device's own value")
     access: Access = Field(Access.R, description="r, w or rw")
     poll: PollGroup = Field(
-        PollGroup.SLOW, description="with every cycle, at `slow_poll_s`, or once after each connection"
+        PollGroup.SLOW,
+        description="Modbus and OPC UA: with every cycle, at `slow_poll_s`, or once after each connection",
     )
     invalid: tuple[Number, ...] = Field((), description="raw values that mean no value")
     range: tuple[Number, Number] | None = Field(

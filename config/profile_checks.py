@@ -58,6 +58,9 @@ def profile_problems(profile: Profile) -> Iterator[Problem]:
 
 # The profile as a whole
 
+_PUSHED: Final = ("mqtt", "ocpp", "layer")
+"""Protocols over which values come by themselves, whatever `poll` says."""
+
 
 def _required_points(profile: Profile) -> Iterator[Problem]:
     for name in REQUIRED_POINTS[profile.kind]:
@@ -66,6 +69,8 @@ def _required_points(profile: Profile) -> Iterator[Problem]:
 
 
 def _power_is_polled_fast(profile: Profile) -> Iterator[Problem]:
+    if profile.protocol in _PUSHED:
+        return
     point = profile.points.get(POWER_W)
     if point is not None and point.poll is not PollGroup.FAST:
         # Without it the connection point cannot be held; a device's own power can be inferred for a while.

@@ -10,6 +10,7 @@ from pydantic import Field
 
 from config.compliance import Compliance
 from config.findings import Problem
+from config.planning import Planning
 from config.strict import Flag, Name, NotNegative, Number, PerUnit, Port, Positive, Rule, Strict
 from config.twin import DeviceTwin, Simulation
 
@@ -210,13 +211,7 @@ class OcppConnector(Strict):
 
 
 Address = Annotated[
-    ModbusTcpAddress
-    | ModbusRtuAddress
-    | ModbusRtuTcpAddress
-    | OpcUaServer
-    | MqttDevice
-    | OcppConnector
-    | ChildLayer,
+    ModbusTcpAddress | ModbusRtuAddress | ModbusRtuTcpAddress | OpcUaServer | MqttDevice | OcppConnector | ChildLayer,
     Field(discriminator="driver"),
 ]
 
@@ -391,5 +386,6 @@ class Site(Strict):
     control: ControlSettings = Field(ControlSettings(), description="the control cycle")
     parents: tuple[Parent, ...] = Field((), description="who may send orders")
     devices: Annotated[dict[Name, DeviceSite], Field(min_length=1)] = Field(description="the devices by name")
+    planning: Planning | None = Field(None, description="a planner beside control; null: none")
     compliance: Compliance = Field(Compliance(), description="grid rules that this site follows")
     simulation: Simulation = Field(Simulation(), description="the bench's side: physics, load and weather")

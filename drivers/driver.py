@@ -12,8 +12,9 @@ from config.vocabulary import LinkState, Setpoint
 class LinkStats:
     """Counters of one link since start. `good`: answers taken as values; `rejected`: answers that failed validation.
 
-    `dropped`: polls given up because too many waited. `refused`: callers that were not let in. `identities`: what each
-    device says it is, where it says so.
+    `dropped`: polls given up because too many waited. `refused`: callers that were not let in. `paused`: units that are
+    left alone, and asked now and then, since they don't answer. `identities`: what each device says it is, where it
+    says so.
     """
 
     state: LinkState = LinkState.CONNECTING
@@ -25,6 +26,7 @@ class LinkStats:
     exceptions: int = 0
     dropped: int = 0
     refused: int = 0
+    paused: int = 0
     writes_acknowledged: int = 0
     writes_failed: int = 0
     reason: str = ""

@@ -27,6 +27,7 @@ from gateway.compliance.board import build_board
 from gateway.composition import bind_devices, build_drivers
 from gateway.control.decision import Decision
 from gateway.control.model import build_site_model, with_what_may_be_written
+from gateway.control.orders_in_force import OrdersInForce
 from gateway.cycle import ControlCycle, CycleReport
 from gateway.image import Image, ImageInbox
 from gateway.journal import Journal
@@ -38,6 +39,8 @@ from gateway.orders.operator import Operable, OperatorDesk
 from gateway.parent.aggregate import compliance, flexibility, offer, telemetry
 from gateway.parent.mqtt_parent import MqttParent
 from gateway.parent.publication import MOVED_PU, Publication
+from gateway.planning.desk import PlanDesk
+from gateway.planning.link import PlannerLink
 from gateway.power_record import PowerRecord
 from gateway.readback import ReadBackWatch
 from gateway.recording import Recorder, header
@@ -153,9 +156,10 @@ class Runtime:
             self.writer,
             clock,
             site.control.period_ms / 1000.0,
-            self.desk.in_force,
+            self._orders_in_force,
             self._on_cycle,
         )
+        self.planner = self._planner()
         self.parents = {parent.name: self._parent(parent.name) for parent in site.parents}
         self.twin_world = TwinWorld(*options.twin_world) if options.twin_world else None
         self.report: CycleReport | None = None
@@ -210,6 +214,19 @@ class Runtime:
             self._around.rng(f"parent {name}"),
         )
 
+    def _planner(self) -> PlanDesk | None:
+        """Control's side of the planner, where the site has one."""
+        site = self.options.site
+        if site.planning is None:
+            return None
+
+        def plugged_in() -> Mapping[str, float]:
+            return self.cycle.state.memory.plugged_in_s if self.cycle.state is not None else {}
+
+        return PlanDesk(
+            site, site.planning, self.model, self.clock, self.utc, self.journal.record, self.book.held, plugged_in
+        )
+
     # Run
 
     async def run(self, stop: asyncio.Event, ready: Callable[[], None] = lambda: None) -> None:
@@ -234,6 +251,9 @@ class Runtime:
                     group.create_task(self._supervise(parent.run, f"parent {name}"), name=f"parent {name}")
                     for name, parent in self.parents.items()
                 ]
+                if self.planner is not None and self._around.own_process:
+                    planner = PlannerLink(self.planner, self.options.directory)
+                    links.append(group.create_task(self._supervise(planner.run, "planner"), name="planner"))
                 if self.twin_world is not None:
                     links.append(group.create_task(self._supervise(self.twin_world.run, "twins"), name="twin world"))
                 cycle = group.create_task(self.cycle.run(), name="control cycle")
@@ -331,10 +351,16 @@ class Runtime:
             parent.acknowledge(acknowledgement)
         self._publication.acknowledged(acknowledgement)
 
+    def _orders_in_force(self) -> OrdersInForce:
+        orders = self.desk.in_force()
+        return orders if self.planner is None else self.planner.direct(orders)
+
     def _on_cycle(self, report: CycleReport) -> None:
         self.report = report
         decision = report.decision
         self.desk.measure(decision)
+        if self.planner is not None and self.cycle.image is not None:
+            self.planner.observe(decision, self.cycle.image, report.orders)
         self._look_at_read_backs()
         if self._recording is not None and self._recorder is not None and self.cycle.image is not None:
             self._recording.put(self._recorder.take(self.cycle.image, report.orders, decision))
@@ -435,6 +461,10 @@ class Runtime:
             if self.report is None:
                 raise ValueError("nothing is decided yet")
             return explain(self.report, request.get("device"))
+        if command == "plan":
+            if self.planner is None:
+                raise ValueError("the site file has no `planning`")
+            return self.planner.shown()
         return await self.operator.answer(request)
 
     def _present_w(self, device: str) -> float | None:

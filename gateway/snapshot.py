@@ -102,6 +102,7 @@ def snapshot(runtime: Runtime) -> dict[str, Any]:
         },
         "process": {"rss_mb": runtime.use.rss_mb(), "cpu_pct": runtime.use.cpu_pct()},
         "refused_orders": runtime.book.refused,
+        "planner": None if runtime.planner is None else runtime.planner.snapshot(),
         "read_backs": [found.text() for found in runtime.read_backs.differences],
         "tier_bypass": list(runtime.bypass.found.values()),
     }
@@ -218,6 +219,7 @@ def _links(runtime: Runtime) -> list[dict[str, Any]]:
             "timeouts": driver.stats.timeouts,
             "reconnects": driver.stats.reconnects,
             "refused": driver.stats.refused,
+            "paused": driver.stats.paused,
             "reason": driver.stats.reason,
             "devices": list(driver.devices),
         }

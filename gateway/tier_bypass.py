@@ -8,7 +8,7 @@ from typing import Final
 
 from config.vocabulary import BYPASS, COMPLIANCE, DeviceKind, Quality
 from gateway.control.decision import Decision
-from gateway.control.resources import Resource
+from gateway.control.resources import DOES_NOT_FOLLOW, Resource
 from gateway.image import Image
 from gateway.readback import Difference
 
@@ -21,7 +21,7 @@ STANDS_PU: Final = 0.02
 
 LOOK_S: Final = 0.5
 
-LASTS_S: Final = 3.0
+LASTS_S: Final = 2.0
 """How long it must be away: a load inside a layer may step, and its own control needs a while."""
 
 _OWN_EXCUSE: Final = ("unmet", "fallback")
@@ -77,6 +77,9 @@ class BypassWatch:
         if not steady or asked_w is None or power_w is None:
             self._watched.pop(model.name, None)
             return ""
+        if resource.lower.source == DOES_NOT_FOLLOW and model.name in self._found:
+            # It is asked for what it does, for as long as others take its share.
+            return self._found[model.name]
         known = self._watched.get(model.name)
         if known is None or abs(asked_w - known.asked_w) > STANDS_PU * model.rating_w:
             self._watched[model.name] = _Watched(asked_w, now_s)

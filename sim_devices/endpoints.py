@@ -7,6 +7,8 @@ import os
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AsyncExitStack
 from dataclasses import dataclass, field
+from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any, Final, Literal, Protocol, TypeAlias
 from urllib.parse import urlsplit
 
@@ -31,6 +33,7 @@ from sim_devices.port_holders import reason
 if TYPE_CHECKING:
     from sim_devices.modbus.server import ModbusServer
     from sim_devices.ocpp_endpoints import OcppEndpoints
+    from sim_devices.opcua_endpoints import SecuredEndpoint
     from sim_devices.opcua_in_process import InProcessOpcUa
 
 Ports: TypeAlias = Literal["declared", "free"]
@@ -238,12 +241,27 @@ class Endpoints:
         if self._ports == "declared":
             parts = urlsplit(address.url)
             host, port = parts.hostname or LOOPBACK, parts.port or 0
-        server = OpcUaBattery(model, self._clock, host=host, port=port)
+        endpoint = await self._secured(name, address, host)
+        server = OpcUaBattery(model, self._clock, host=host, port=port, security=endpoint.security)
         try:
             await self._stack.enter_async_context(server)
         except OSError as error:
             raise TwinError(f"{name}: {host}:{port}: {reason(error, port)}") from error
-        self.addresses[name] = {"driver": address.driver, "url": server.url}
+        self.addresses[name] = {"driver": address.driver, "url": server.url, **endpoint.told}
+
+    async def _secured(self, name: str, address: OpcUaServer, host: str) -> SecuredEndpoint:
+        from sim_devices.opcua_endpoints import SecuredEndpoint, secured_endpoint
+
+        if address.security is None:
+            return SecuredEndpoint()
+        folder = Path(self._stack.enter_context(TemporaryDirectory(prefix="lamina-twin-")))
+        declared = self._ports == "declared"
+        try:
+            return await asyncio.to_thread(secured_endpoint, name, address, folder, host=host, declared=declared)
+        except ValueError as error:
+            raise TwinError(f"{name}: {error}") from error
+        except OSError as error:
+            raise TwinError(f"{name}: {error.filename}: {error.strerror}") from error
 
     def _start_opcua_within(self, name: str, model: BatteryModel, within: WithinProcess) -> None:
         from sim_devices.opcua_in_process import InProcessOpcUa
@@ -254,6 +272,8 @@ class Endpoints:
         self.addresses[name] = {"driver": "opcua", "url": f"opc.tcp://{name}:4840/"}
 
     def _prepare_mqtt(self, name: str, profile: str, address: MqttDevice) -> None:
+        if self._mqtt is None and address.tls is not None:
+            raise TwinError(f"{name}: address.tls: twins speak plain MQTT; --mqtt HOST:PORT names a broker for them")
         host, port = self._mqtt or (address.host, address.port)
         login = address if self._mqtt is None else None
         broker: dict[str, Any] = {

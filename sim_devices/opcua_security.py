@@ -12,16 +12,12 @@ from asyncua.common.utils import ServiceError
 from asyncua.crypto.permission_rules import User, UserRole
 from cryptography.hazmat.primitives.serialization import Encoding
 
-MODES: Final = {
-    "none": ua.SecurityPolicyType.NoSecurity,
-    "sign": ua.SecurityPolicyType.Basic256Sha256_Sign,
-    "sign_and_encrypt": ua.SecurityPolicyType.Basic256Sha256_SignAndEncrypt,
-}
+MODES: Final = {"sign": "Sign", "sign_and_encrypt": "SignAndEncrypt"}
 
 
 @dataclass(frozen=True, slots=True)
 class TwinSecurity:
-    """`certificate` is DER and `key` PEM; `modes` are keys of `MODES`, by Basic256Sha256.
+    """`certificate` is DER and `key` PEM; `modes` are keys of `MODES`, or none, and `policy` as OPC 10000-7 names it.
 
     `clients` are the client certificates (DER) that are let in, None for all. `users` are names with their passwords,
     `user_certificates` (DER) log in by themselves, and without `anonymous` nobody else does.
@@ -31,6 +27,7 @@ class TwinSecurity:
     certificate: bytes
     key: bytes = field(repr=False)
     modes: tuple[str, ...] = ("sign_and_encrypt",)
+    policy: str = "Basic256Sha256"
     clients: frozenset[bytes] | None = None
     users: Mapping[str, str] = field(default_factory=dict, repr=False)
     user_certificates: frozenset[bytes] = frozenset()
@@ -41,13 +38,18 @@ class TwinSecurity:
         await server.set_application_uri(self.application_uri)
         await server.load_certificate(self.certificate, "der")
         await server.load_private_key(self.key, format="pem")
-        server.set_security_policy([MODES[mode] for mode in self.modes])
+        server.set_security_policy([self._policy_type(mode) for mode in self.modes])
         tokens: list[Any] = [ua.AnonymousIdentityToken] if self.anonymous else []
         tokens += [ua.UserNameIdentityToken] if self.users else []
         tokens += [ua.X509IdentityToken] if self.user_certificates else []
         server.set_identity_tokens(tokens)
         server.iserver.user_manager = _Users(self)
         server.iserver.certificate_validator = self._judge
+
+    def _policy_type(self, mode: str) -> Any:
+        if mode == "none":
+            return ua.SecurityPolicyType.NoSecurity
+        return ua.SecurityPolicyType[f"{self.policy.replace('_', '')}_{MODES[mode]}"]
 
     async def _judge(self, certificate: Any, _: Any) -> None:
         if self.clients is not None and certificate.public_bytes(Encoding.DER) not in self.clients:

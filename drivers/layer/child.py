@@ -86,7 +86,10 @@ class Child:
         if isinstance(message, Telemetry):
             self._take_telemetry(message)
         elif isinstance(message, Acknowledgement):
+            before = self.dispatches.authority
             self.dispatches.acknowledged(message)
+            if self.dispatches.authority != before:
+                self._tell_authority()
         else:
             self._take_heartbeat(message)
 
@@ -107,6 +110,17 @@ class Child:
         self._stats.good += 1
         if self.pushed.present:
             self.pushed.update(self._samples_of_offer(), alive=False)
+
+    def _tell_authority(self) -> None:
+        """At once: without it nothing is shared with the layer, and a lost one must not be counted on."""
+        text = self.dispatches.authority[:_LONGEST_TEXT]
+        found = {
+            name: Sample(text, Quality.GOOD, self._clock())
+            for name, address in self._points.items()
+            if address.message == "authority"
+        }
+        if self.pushed.present:
+            self.pushed.update(found, alive=False)
 
     def _take_heartbeat(self, beat: Heartbeat) -> None:
         """A sequence that fell: the layer has restarted. It is given its dispatch again."""

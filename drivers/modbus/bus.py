@@ -117,6 +117,7 @@ class BusConnection(Connection):
 
     def _answered(self, unit: Unit) -> None:
         self._link_lives()
+        self._stats.paused -= unit.breaker.is_open
         unit.breaker.answered()
 
     def _link_lives(self) -> None:
@@ -125,7 +126,9 @@ class BusConnection(Connection):
         self._first_reply()
 
     def _unanswered(self, request: Request, unit: Unit, reason: str) -> None:
+        was_open = unit.breaker.is_open
         opens = unit.breaker.unanswered(request.writes)
+        self._stats.paused += unit.breaker.is_open - was_open
         request.failed(Failure.UNANSWERED, reason)
         if opens or request.writes:
             self._end(unit, reason)

@@ -22,6 +22,7 @@ KIND_COLOURS: Final = {
     DeviceKind.CHARGER: "@car",
     DeviceKind.RELAY: "@sky",
     DeviceKind.METER: "@grey",
+    DeviceKind.LAYER: "@net",
 }
 SERIES_LOOKS: Final = (
     ("@store", "solid"),

@@ -310,7 +310,9 @@ def _every_link(links: Sequence[Mapping[str, Any]], width: int) -> list[Renderab
         state = _said(link.get("state"))
         reconnects = number(link.get("reconnects")) or 0
         text = Text.assemble(("● ", STATE_LOOKS.get(state, QUIET)), _said(link.get("name")))
-        cells.append(text.append(f" ↻{reconnects:.0f}", style=QUIET) if reconnects else text)
+        text.append(f" ↻{reconnects:.0f}" if reconnects else "", style=QUIET)
+        paused = number(link.get("paused")) or 0
+        cells.append(text.append(f" {paused:.0f} paused" if paused else "", style=WARN))
     cell_width = min(max(cell.cell_len for cell in cells) + 2, width)
     beside = max(width // cell_width, 1)
     lines: list[RenderableType] = []

@@ -119,7 +119,7 @@ def _verdict_table(verdicts: Verdicts) -> str:
         ((name, "name"), what, limit, measured, ("passed", "good") if passed else ("failed", "bad"))
         for name, what, limit, measured, passed in verdicts.rows
     ]
-    return _table("Checks", "", ("Check", "What is measured", "#Limit", "#Measured", "Result"), rows)
+    return table("Checks", "", ("Check", "What is measured", "#Limit", "#Measured", "Result"), rows)
 
 
 def _verdict(report: Report) -> str:
@@ -204,8 +204,8 @@ def table(title: str, caption: str, heads: Sequence[str], rows: Iterable[Sequenc
         body.append(f"<tr>{''.join(cells)}</tr>")
     width = ' class="wide"' if wide else ""
     words = f"<p>{escape(caption)}</p>" if caption else ""
-    table = f"<table><thead><tr>{head}</tr></thead><tbody>{''.join(body)}</tbody></table>"
-    return f'<section{width}><h2>{escape(title)}</h2>{words}<div class="scroll">{table}</div></section>'
+    whole = f"<table><thead><tr>{head}</tr></thead><tbody>{''.join(body)}</tbody></table>"
+    return f'<section{width}><h2>{escape(title)}</h2>{words}<div class="scroll">{whole}</div></section>'
 
 
 def _order_table(assessment: Assessment, report: Report) -> str:
@@ -240,7 +240,7 @@ def _order_table(assessment: Assessment, report: Report) -> str:
         "#Error",
         "Reason",
     )
-    return _table("Orders", caption, heads, rows[:MAX_TABLE_ROWS])
+    return table("Orders", caption, heads, rows[:MAX_TABLE_ROWS])
 
 
 def _order_row(assessment: Assessment, order: DsoOrder, figures: OrderFigures, verdict: Verdict) -> Sequence[Any]:
@@ -308,7 +308,7 @@ def _link_table(report: Report) -> str:
         )
         for name, link in report.links.items()
     ]
-    return _table("Link counters", "", ("Link", "#Good answers", "#Lost", "#Reconnects"), rows, wide=False)
+    return table("Link counters", "", ("Link", "#Good answers", "#Lost", "#Reconnects"), rows, wide=False)
 
 
 def _process_table(report: Report) -> str:
@@ -324,7 +324,7 @@ def _process_table(report: Report) -> str:
     ]
     memory, share = figure(process.rss_mb, "MB", 0), figure(process.cpu_pct, "%", 0)
     caption = f"Memory {memory}, processor {share}, first setpoint {figure(process.first_setpoint_s, 's')} after start."
-    return _table("Control process", caption, ("Figure", "#Median", "#p99", "#Max"), rows, wide=False)
+    return table("Control process", caption, ("Figure", "#Median", "#p99", "#Max"), rows, wide=False)
 
 
 def _check_table(assessment: Assessment) -> str:
@@ -339,7 +339,7 @@ def _check_table(assessment: Assessment) -> str:
     if not rows:
         return ""
     caption = "What the DSO checked of the messages it received."
-    return _table("DSO's checks", caption, ("Check", "Result", "Detail"), rows[:MAX_TABLE_ROWS])
+    return table("DSO's checks", caption, ("Check", "Result", "Detail"), rows[:MAX_TABLE_ROWS])
 
 
 def _method() -> str:

@@ -19,6 +19,7 @@ from gateway.cli.evidence import evidence
 from gateway.cli.faults import faults_app
 from gateway.cli.logs import log_to_stderr
 from gateway.cli.operator import add_operator
+from gateway.cli.plan import plan
 from gateway.cli.record import record
 from gateway.cli.replay import replay
 from gateway.cli.scenario import scenario_app
@@ -58,14 +59,18 @@ def check(
 ) -> None:
     """Check a site file and the profiles it uses; list every mistake with file, line, path and what is allowed.
 
+    What commissioning has measured (SITE.lags.yaml beside the site) is held against it as well.
     Ends with 2 if there is an error; warnings alone end with 0.
     """
-    from config.loading import check_site
+    from config.lag_checks import lag_findings
+    from config.loading import check_site, load_site
     from config.security_files import file_problems
     from gateway.cli.certificate_checks import opcua_certificate_problems
 
     path = site_path(site)
     findings = check_site(path, (file_problems, opcua_certificate_problems))
+    if not any(finding.severity is Severity.ERROR for finding in findings):
+        findings += lag_findings(load_site(path), path)
     print_findings(findings, as_json=as_json)
     errors = sum(finding.severity is Severity.ERROR for finding in findings)
     if errors:
@@ -166,6 +171,9 @@ def demo(
     broker: Annotated[
         str | None, typer.Option("--broker", metavar="HOST:PORT", help="An MQTT broker that runs; default: one starts.")
     ] = None,
+    tiers: Annotated[
+        bool, typer.Option("--tiers", help="An operator above a microgrid above three buildings; SITE is not used.")
+    ] = False,
 ) -> None:
     """Bring up a site against its twins and an operator that sends limits, dispatch and regulation; then report.
 
@@ -174,6 +182,11 @@ def demo(
     from gateway.bench.demo import DemoRequest, run_demo
 
     broker_address(broker)
+    if tiers:
+        from gateway.bench.tiers import TiersRequest, run_tiers_demo
+
+        shown = TiersRequest(duration, out, headless or not sys.stdout.isatty(), broker)
+        raise typer.Exit(asyncio.run(run_tiers_demo(shown)))
     path, model, _ = loaded(site)
     request = DemoRequest(path, model, duration, out, headless or not sys.stdout.isatty(), broker)
     raise typer.Exit(asyncio.run(run_demo(request)))
@@ -270,6 +283,20 @@ def bench_feedback(
         raise typer.Exit(1)
 
 
+@bench_app.command("plan")
+def bench_plan(
+    steps: Annotated[int, typer.Option(min=2, max=576, help="Quarters of an hour.")] = 96,
+    resources: Annotated[int, typer.Option(min=3, max=1000)] = 70,
+    solves: Annotated[int, typer.Option(min=1, max=10_000)] = 30,
+    time_limit: Annotated[float, typer.Option(min=0.1, max=600.0, help="Of the solver, seconds.")] = 10.0,
+    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
+) -> None:
+    """The planner's program for a synthetic microgrid: solved the first time, and again with new numbers."""
+    from gateway.cli.plan import bench
+
+    bench(steps, resources, solves, time_limit, as_json=as_json)
+
+
 @app.command()
 def watch(
     site: SiteArgument,
@@ -307,6 +334,7 @@ app.add_typer(certificate_app, name="certificate")
 add_operator(app)
 app.command("evidence")(evidence)
 app.command("replay")(replay)
+app.command("plan")(plan)
 app.command("record")(record)
 
 

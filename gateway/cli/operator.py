@@ -165,7 +165,7 @@ def why(site: SiteArgument, device: MaybeDevice = None, state: StateOption = Non
     """Why the site, or one device, has its power: the interval after each control function, and what bound it."""
     from gateway.cli.operator_tables import print_why
 
-    answer = _ask(site, state, {"command": "why", "device": device})
+    answer = ask_gateway(site, state, {"command": "why", "device": device})
     if as_json:
         sys.stdout.write(json.dumps(answer) + "\n")
     else:
@@ -173,7 +173,7 @@ def why(site: SiteArgument, device: MaybeDevice = None, state: StateOption = Non
 
 
 def _send(site: str, state: Path | None, request: dict[str, Any], *, as_json: bool) -> None:
-    answer = _ask(site, state, request)
+    answer = ask_gateway(site, state, request)
     if as_json:
         sys.stdout.write(json.dumps(answer) + "\n")
         return
@@ -183,7 +183,7 @@ def _send(site: str, state: Path | None, request: dict[str, Any], *, as_json: bo
         sys.stderr.write(f"in force, but {answer['warning']}: it would not survive a restart\n")
 
 
-def _ask(site: str, state: Path | None, request: dict[str, Any]) -> dict[str, Any]:
+def ask_gateway(site: str, state: Path | None, request: dict[str, Any]) -> dict[str, Any]:
     """One request to the running gateway; ends with 2 for what it refuses, with 1 where none runs."""
     from gateway.state_directory import SOCKET_NAME, default_state_directory
 

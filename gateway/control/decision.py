@@ -311,7 +311,7 @@ def _setpoints(
         name = resource.model.name
         cause = _cause(resource, share_w, chosen_by, held)
         if name in held:
-            power_w = share_w
+            power_w = asked_w
         elif resource.upper.source == TAKES_LITTLE:
             power_w = resource.model.minimum_w if name in permitted else 0.0
         elif asked_w != share_w:

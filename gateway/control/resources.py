@@ -28,6 +28,7 @@ SLOW_POINT_STALE_S: Final = 30.0
 """State of charge and charging state are polled slowly; older than this they are not believed."""
 
 TAKES_LITTLE: Final = "the car takes less than the least current"
+DOES_NOT_FOLLOW: Final = "does not follow"
 
 PAUSE_S: Final = 10.0
 """A charger that was paused is not offered power again for this long: contactors and cars wear out by toggling."""
@@ -194,7 +195,7 @@ def _resource(model: DeviceModel, image: Image, stale_after_s: float, memory: Re
         return _unusable(model, power, measured_s, quality, reason)
     lower, upper, curve = _protected(model, device, now_s, memory)
     if not model.ceiling and memory.stuck(model, now_s, measured_s, power):
-        here = Bound(power, "does not follow")
+        here = Bound(power, DOES_NOT_FOLLOW)
         return Resource(model, power, measured_s, quality, True, here, here, curve)
     charger = model.kind is _CHARGER
     if charger and now_s < memory.held_until_s.get(model.name, 0.0):
@@ -228,7 +229,7 @@ def _layer(
         memory.envelopes_w[model.name] = lower.value_w, upper.value_w
         model = with_response(model, device, now_s)
     if memory.stuck(model, now_s, measured_s, power):
-        lower = upper = Bound(power, "does not follow")
+        lower = upper = Bound(power, DOES_NOT_FOLLOW)
     return _new(Resource, (model, power, measured_s, quality, True, lower, upper, curve))
 
 

@@ -43,6 +43,9 @@ RESPONSE_GRID_S: Final = 0.1
 ENERGY_GRID_S: Final = 3600.0
 """Energies lie on a grid of one step of power for this time."""
 
+SLACK: Final = 1e-9
+"""Of a step: a sum that reaches a grid line but for its last digit has reached it, in whatever order it was added."""
+
 
 @dataclass(frozen=True, slots=True)
 class Flexibility:
@@ -126,7 +129,7 @@ def flexibility(model: SiteModel, image: Image, decision: Decision) -> Flexibili
     step_w = POWER_GRID_PU * model.rating_w
     lower_w = max(rest_w + sum(bid.lower_w for bid in bids), -model.max_export_w)
     upper_w = min(rest_w + sum(bid.upper_w for bid in bids), model.max_import_w)
-    lower_w, upper_w = ceil(lower_w / step_w) * step_w, floor(upper_w / step_w) * step_w
+    lower_w, upper_w = ceil(lower_w / step_w - SLACK) * step_w, floor(upper_w / step_w + SLACK) * step_w
     lower_w, upper_w = min(lower_w, upper_w), max(lower_w, upper_w)
     powers_w = [
         min(max(round((rest_w + taken_at(bids, price).total_w) / step_w) * step_w, lower_w), upper_w)
@@ -139,9 +142,9 @@ def flexibility(model: SiteModel, image: Image, decision: Decision) -> Flexibili
         tuple(powers_w),
         lower_w,
         upper_w,
-        floor(up_wh / step_wh) * step_wh,
-        floor(down_wh / step_wh) * step_wh,
-        round(ceil(slowest_s / RESPONSE_GRID_S - 1e-9) * RESPONSE_GRID_S, 3),
+        floor(up_wh / step_wh + SLACK) * step_wh,
+        floor(down_wh / step_wh + SLACK) * step_wh,
+        round(ceil(slowest_s / RESPONSE_GRID_S - SLACK) * RESPONSE_GRID_S, 3),
         step_w,
     )
 

@@ -6,10 +6,14 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Final, Protocol
 
-from config.messages import Acknowledgement, AckStatus, Down, Offer, Telemetry
+from config.messages import Acknowledgement, AckStatus, Down, Offer, OfferInterval, Telemetry
 
 TELEMETRY_S: Final = 1.0
 OFFER_S: Final = 60.0
+OFFER_LOOK_S: Final = 5.0
+CHANGED_STEPS: Final = 2.0
+"""An offer that differs from the last one by so many steps of its own grid is told before its minute is over."""
+
 MOVED_PU: Final = 0.01
 """Of the connection's rating: a net power that has moved by this much is told at once."""
 
@@ -36,14 +40,16 @@ class Publication:
 
     moved_w: float
     _telemetry_due_s: float = 0.0
+    _look_due_s: float = 0.0
     _offer_due_s: float = 0.0
+    _offer: Offer | None = None
     _compliance: str = ""
     _net_w: float | None = None
 
     def acknowledged(self, message: Acknowledgement) -> None:
         """A parent that has taken authority has heard no offer yet."""
         if message.kind is Down.AUTHORITY and message.status is AckStatus.ACCEPTED:
-            self._offer_due_s = 0.0
+            self._look_due_s = self._offer_due_s = 0.0
 
     def telemetry_is_due(self, now_s: float, net_w: float | None, compliance: str, *, regulated: bool) -> bool:
         """Each second; each cycle while a parent regulates; at once when compliance or the net power has changed."""
@@ -63,11 +69,26 @@ class Publication:
             parent.tell(message.model_copy(update={"dispatch_id": dispatch.order_id}) if own and dispatch else message)
 
     def offer(self, parents: Mapping[str, Publisher], now_s: float, make: Callable[[], Offer | None]) -> None:
-        """The offer to all, each minute; where nothing can be offered yet, it is tried again in a second."""
-        if now_s < self._offer_due_s:
+        """The offer to all, each minute, or when it has changed; it is made anew every `OFFER_LOOK_S`."""
+        if now_s < self._look_due_s:
             return
         made = make()
-        self._offer_due_s = now_s + (OFFER_S if made is not None else TELEMETRY_S)
-        if made is not None:
-            for parent in parents.values():
-                parent.offer(made)
+        self._look_due_s = now_s + (OFFER_LOOK_S if made is not None else TELEMETRY_S)
+        if made is None or (now_s < self._offer_due_s and not _differ(made, self._offer)):
+            return
+        self._offer_due_s, self._offer = now_s + OFFER_S, made
+        for parent in parents.values():
+            parent.offer(made)
+
+
+def _differ(made: Offer, told: Offer | None) -> bool:
+    """Whether the present interval of two offers differs by more than what their grid hides."""
+    if told is None or made.power_step_w != told.power_step_w:
+        return True
+    one, other = _powers(made.intervals[0]), _powers(told.intervals[0])
+    least_w = CHANGED_STEPS * made.power_step_w
+    return len(one) != len(other) or any(abs(a - b) >= least_w for a, b in zip(one, other, strict=True))
+
+
+def _powers(interval: OfferInterval) -> tuple[float, ...]:
+    return (interval.lower_w, interval.upper_w, *(point.power_w for point in interval.curve))

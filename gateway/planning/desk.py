@@ -283,6 +283,7 @@ class PlanDesk:
             raise RefusedMessageError(f"plan {plan.id} answers no open request; the newest is {self._requests}")
         late_s = self.clock() - self._request[1] - self.planning.time_limit_s - ANSWER_SLACK_S
         if late_s > 0.0:
+            self._request = None
             raise RefusedMessageError(f"plan {plan.id} is {late_s:.1f} s late")
 
     def refuse(self, reason: str) -> None:
@@ -290,6 +291,10 @@ class PlanDesk:
         self.refused += 1
         self.refusal = reason
         self.record("plan", state="refused", reason=reason)
+
+    def drop_request(self) -> None:
+        """Nobody will answer it any more."""
+        self._request = None
 
     @property
     def waits_s(self) -> float | None:

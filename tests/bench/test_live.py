@@ -81,6 +81,7 @@ def test_trouble_is_on_the_screen_even_on_a_small_one() -> None:
     given = snapshot()
     given["mode"] = {"state": "fallback", "reason": "dso silent"}
     given["connection"] |= {"net_w": 30e3, "lower_w": -5e3, "upper_w": 25e3, "unmet": ["fallback: no more to give"]}
+    given["links"][5] |= {"paused": 2}
     given["links"][6] |= {"state": "lost", "reason": "connection refused", "devices": ["charger_3"]}
     given["devices"][5] |= {"quality": "bad", "age_s": 4.0, "power_w": None}
     for width, height in ((100, 30), (80, 24)):
@@ -94,6 +95,7 @@ def test_trouble_is_on_the_screen_even_on_a_small_one() -> None:
             "bad 4.0 s",
         ):
             assert words in text
+    assert "2 paused" in shown(given, 140, 30)
 
 
 def test_more_devices_and_orders_than_fit_are_counted() -> None:

@@ -74,3 +74,32 @@ def test_a_gateway_does_not_start_with_a_broken_lags_file(tmp_path: Path) -> Non
     ran = gateway("run", site, state=tmp_path / "state")
     assert ran.code == 2
     assert "yard.lags.yaml:" in ran.err and "tr90_s" in ran.err
+
+
+TOLD = """\
+yard.lags.yaml:3: warning: lags.batery: the site has no such device; did you mean 'battery'?; allowed: battery, meter
+yard.lags.yaml:4: warning: lags.battery.tr90_s: 1.7 was measured, and the site file's 0.2 stands over it; \
+allowed: no tr90_s in the site file
+yard.lags.yaml:4: warning: lags.battery.measured_on: was measured on the twin: for the device itself the profile's \
+response holds; allowed: gateway commission, on the device
+"""
+
+
+def test_check_holds_what_was_measured_against_the_site(tmp_path: Path) -> None:
+    content = site_content()
+    content["devices"]["battery"] |= {"tr90_s": 0.2}
+    path = write_site(tmp_path, content)
+    before = gateway("check", path, state=tmp_path / "state")
+    lags = tmp_path / "yard.lags.yaml"
+    lags.write_text(
+        "site: yard\nlags:\n  batery: {tr90_s: 1, dead_time_s: 0, measured_on: device}\n"
+        "  battery: {tr90_s: 1.7, dead_time_s: 0, measured_on: twin}\n",
+        encoding="utf-8",
+    )
+    ran = gateway("check", path, state=tmp_path / "state")
+    assert before.code == ran.code == 0
+    assert sorted(ran.err.replace(f"{tmp_path}/", "").splitlines()[-3:]) == sorted(TOLD.splitlines())
+    lags.write_text("site: another\nlags: {}\n", encoding="utf-8")
+    refused = gateway("check", path, state=tmp_path / "state")
+    assert refused.code == 2
+    assert "yard.lags.yaml:1: site: 'another' is another site's name" in refused.err

@@ -29,6 +29,11 @@ ONE_EACH: dict[str, tuple[list[tuple[str, str]], str]] = {
         [(PV, "address: {driver: modbus_tcp, host: LocalHost.}"), ("host: 192.0.2.1}", "host: 127.0.0.1}")],
         "site.yaml:22: devices.pv.address: the same address as device 'grid_meter' (line 18)",
     ),
+    "two names of one host": (
+        [(PV, "address: {driver: modbus_tcp, host: LocalHost, unit: 3}"), ("host: 192.0.2.1}", "host: 127.0.0.1}")],
+        "site.yaml:22: warning: devices.pv.address.host: names the host LocalHost, and device 'grid_meter' names it "
+        "127.0.0.1: each name is a link of its own (line 18)",
+    ),
     "a shared unit at two addresses": (
         [("    reversion_s: 30\n", "    reversion_s: 30\n    shares_unit_with: grid_meter\n")],
         "site.yaml:26: devices.pv.shares_unit_with: device 'grid_meter' has another address (line 18)",

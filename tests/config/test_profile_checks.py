@@ -175,11 +175,12 @@ CASES: dict[str, tuple[str, list[Edit], list[str]]] = {
         [("    poll: fast\n", "    poll: slow\n")],
         ["meter.yaml:12: points.power_w.poll: is slow, but control needs power_w with every cycle"],
     ),
-    "a charger that is read slowly": (
-        "charger",
+    "an inverter that is read slowly": (
+        "inverter",
         [("    poll: fast\n", "")],
-        ["charger.yaml:8: warning: points.power_w.poll: is slow, but control needs power_w with every cycle"],
+        ["inverter.yaml:7: warning: points.power_w.poll: is slow, but control needs power_w with every cycle"],
     ),
+    "a charger that publishes by itself": ("charger", [("    poll: fast\n", "")], []),
     "a number for a name": (
         "meter",
         [("  power_w:\n", "  5:\n")],

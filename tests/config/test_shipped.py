@@ -19,6 +19,11 @@ def test_every_shipped_profile_loads(name: str, tmp_path: Path, monkeypatch: pyt
     assert load_profile(name).profile == name
 
 
+@pytest.mark.parametrize("name", shipped_profiles())
+def test_no_shipped_profile_gives_a_warning(name: str) -> None:
+    assert [str(finding) for finding in check_profile(shipped_profiles()[name])] == []
+
+
 @pytest.mark.parametrize("name", shipped_sites())
 def test_every_shipped_site_loads(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)

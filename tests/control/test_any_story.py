@@ -99,10 +99,11 @@ orders = st.builds(
     ),
     overrides=st.lists(
         st.builds(
-            OverrideInForce,
-            st.just("operator"),
-            st.just("o"),
+            lambda device, one_w, other_w: OverrideInForce(
+                "operator", "o", device, min(one_w, other_w), max(one_w, other_w)
+            ),
             st.sampled_from([one.name for one in DEVICES]),
+            st.floats(-60e3, 60e3),
             st.floats(-60e3, 60e3),
         ),
         max_size=2,

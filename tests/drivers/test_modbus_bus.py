@@ -93,6 +93,7 @@ def test_a_unit_that_comes_back_is_served_within_one_pause(away_s: float) -> Non
             back_s = on.clock()
             await on.until(lambda: driver.stats.devices[f"unit_{DEAD}"])
             assert on.clock() - back_s <= 30.0
+            assert driver.stats.paused == 0
             assert [state for state, _ in on.sink.links] == [LinkState.CONNECTING, LinkState.UP]
 
     run_in_virtual_time(story())
@@ -105,7 +106,8 @@ def test_a_dead_unit_is_probed_by_one_request_at_a_time_with_growing_pauses() ->
             cycle_every(0.1, driver.poll)
             await on.present(2)
             on.line.units[DEAD].dead = True
-            await on.until(lambda: driver._units[DEAD].breaker.is_open)
+            await on.until(lambda: driver.stats.paused == 1)
+            assert driver._units[DEAD].breaker.is_open
             asked = len(on.line.heard)
             await asyncio.sleep(200.0)
             probes = [heard.at_s for heard in on.line.heard[asked:] if heard.unit == DEAD]

@@ -1,0 +1,75 @@
+"""The planner's process: `python -m gateway.planning.process STATE_DIRECTORY`, started and ended by control.
+
+It connects to control's socket, answers each state with a plan, and ends with the connection or its standard input:
+whatever happens to it, control starts it again.
+"""
+
+from __future__ import annotations
+
+import os
+import socket
+import sys
+import threading
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Final
+
+SOCKET_NAME: Final = "planner.sock"
+NICENESS: Final = 10
+ONE_THREAD: Final = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "RAYON_NUM_THREADS")
+"""Read when the libraries are loaded: the solver takes one core at most."""
+
+
+def main() -> int:
+    """Serve; the exit code: 2 for a wrong call or a missing library, 1 where nobody listens."""
+    if len(sys.argv) != 2:
+        sys.stderr.write("usage: python -m gateway.planning.process STATE_DIRECTORY\n")
+        return 2
+    os.environ.update(dict.fromkeys(ONE_THREAD, "1"))
+    os.nice(NICENESS)
+    threading.Thread(target=_end_with_our_parent, name="stdin", daemon=True).start()
+    directory = Path(sys.argv[1])
+    if find_spec("cvxpy") is None:
+        sys.stderr.write("the planner needs cvxpy, which the extra `planning` of lamina-gateway brings\n")
+        return 2
+    # The solver's import takes seconds; a request that is sent before it is done would be answered late.
+    from gateway.planning.planner import Planner
+
+    connection = socket.socket(socket.AF_UNIX)
+    try:
+        connection.connect(str(directory / SOCKET_NAME))
+    except OSError as error:
+        sys.stderr.write(f"{directory / SOCKET_NAME}: {error.strerror}\n")
+        return 1
+    with connection:
+        _serve(connection, Planner(directory))
+    return 0
+
+
+def _serve(connection: socket.socket, planner: object) -> None:
+    from gateway.planning.messages import RefusedMessageError, StateMessage, decode, encode
+    from gateway.planning.planner import Planner
+
+    assert isinstance(planner, Planner)
+    with connection.makefile("rb") as lines:
+        for line in lines:
+            try:
+                state = decode(line, StateMessage)
+            except RefusedMessageError as error:
+                sys.stderr.write(f"{error}\n")
+                continue
+            try:
+                connection.sendall(encode(planner.plan(state)))
+            except (BrokenPipeError, ConnectionResetError):
+                return
+
+
+def _end_with_our_parent() -> None:
+    """Its death, however it comes, closes our standard input."""
+    while os.read(0, 4096):
+        pass
+    os._exit(0)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
