@@ -124,6 +124,7 @@ def snapshot(runtime: Runtime) -> dict[str, Any]:
         "upper_source": envelope.upper.source,
         "target_w": envelope.target.value_w if envelope.target is not None else None,
         "target_source": envelope.target.source if envelope.target is not None else None,
+        "meter": decision.meter,
         "binding": decision.binding,
         "unmet": list(decision.unmet),
         "lambda_per_kwh": decision.lambda_per_kwh,

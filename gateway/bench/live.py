@@ -144,11 +144,31 @@ def _connection(snapshot: Mapping[str, Any], width: int) -> list[RenderableType]
     rows = [_sides(left, right), _bar(net_w, target_w, lower_w, upper_w, width), _sources(point)]
     if reason := _said(mapping(snapshot.get("mode")).get("reason")):
         rows.append(Text(reason, style=WARN, no_wrap=True, overflow="ellipsis"))
+    if meter := _said(point.get("meter")):
+        rows.append(Text(meter, style=BAD, no_wrap=True, overflow="ellipsis"))
     unmet = point.get("unmet")
     if isinstance(unmet, list) and unmet:
         text = "cannot be kept: " + "; ".join(_said(item) for item in unmet)
         rows.append(Text(text, style=BAD, no_wrap=True, overflow="ellipsis"))
+    if planner := mapping(snapshot.get("planner")):
+        rows.append(_plan(planner, point))
     return rows
+
+
+def _plan(planner: Mapping[str, Any], point: Mapping[str, Any]) -> Text:
+    """The plan in force and the local price; or that there is none, and why."""
+    in_force = planner.get("state") == "in force"
+    text = Text("plan ", style=QUIET, no_wrap=True, overflow="ellipsis")
+    if in_force:
+        text.append(f"{_plain(planner.get('id'), 0, '')}, {_length(number(planner.get('age_s')) or 0.0)} old")
+    else:
+        text.append(_said(planner.get("state")) or NOTHING, style=WARN)
+    text.append(f"   local price {_plain(point.get('lambda_per_kwh'), 3, '')}", style=ACCENT)
+    if given_up := mapping(planner.get("given_up")):
+        text.append(f"   given up: {', '.join(map(str, given_up))}", style=WARN)
+    elif not in_force and (reason := _said(planner.get("reason"))):
+        text.append(f"   {reason}", style=QUIET)
+    return text
 
 
 def _quality_look(quality: str) -> str:

@@ -39,6 +39,12 @@ STANDSTILL_S: Final = 0.5
 GAP_HALF_LIFE_S: Final = 300.0
 """How soon a long time without samples is forgotten."""
 
+JUMP_PU: Final = 0.25
+"""A rest that jumps by more than this part of the rating is believed with the sample after."""
+
+CONFIRMED_WITHIN_S: Final = 0.3
+"""A meter that is slower than this is believed at once: waiting for another sample would cost more than a wrong one."""
+
 NOTHING: Final = Reserve(0.0, 0.0)
 
 
@@ -88,6 +94,7 @@ class ConnectionState:
     gap_s: float = 0.0
     integrated_s: float | None = None
     moved_s: float = float("-inf")
+    jump_w: float | None = None
 
     def measure(self, model: SiteModel, image: Image, resources: Sequence[Resource], dt_s: float) -> bool:
         """Pair the meter's reading with the devices' power at its own time; without one, let the rest widen.
@@ -105,20 +112,26 @@ class ConnectionState:
             return False
         measured_s = min(meter.sample(POWER_W).measured_s, image.now_s) - model.meter_dead_time_s
         if self.rest.measured_s is None or measured_s > self.rest.measured_s:
-            self._take(reading, measured_s, resources, dt_s)
+            self._take(model, reading, measured_s, resources, dt_s)
         elif self.trust.good:
             self._recount(resources)
         else:
             self.rest.unknown_for(dt_s)
         return self.trust.good
 
-    def _take(self, reading: float, measured_s: float, resources: Sequence[Resource], dt_s: float) -> None:
+    def _take(
+        self, model: SiteModel, reading: float, measured_s: float, resources: Sequence[Resource], dt_s: float
+    ) -> None:
         """A new meter sample."""
         paired = self._paired_at(measured_s, resources)
         net_w = reading + paired.hidden_w
         since_s = measured_s - self.rest.measured_s if self.rest.measured_s is not None else 0.0
         self.gap_s = max(self.gap_s * 0.5 ** (dt_s / GAP_HALF_LIFE_S), since_s, measured_s - paired.oldest_s)
         expected_w = net_w - paired.shared.expected_w
+        low_w, high_w = net_w - paired.shared.high_w, net_w - paired.shared.low_w
+        if self._waits_for_another(model, low_w, high_w, since_s):
+            self.rest.measured_s = measured_s
+            return
         doubted_from = self.trust.observe(
             Record(measured_s, reading, paired.seen, expected_w), self.gap_s, self.slowest_s
         )
@@ -130,9 +143,24 @@ class ConnectionState:
         else:
             self.net_w = net_w
             self._recount(resources)
-            self.rest.measured(net_w - paired.shared.high_w, expected_w, net_w - paired.shared.low_w)
+            self.rest.measured(low_w, expected_w, high_w)
             self.shared_w = paired.shared_w
         self.rest.measured_s = measured_s
+
+    def _waits_for_another(self, model: SiteModel, low_w: float, high_w: float, since_s: float) -> bool:
+        """Whether a reading puts the rest so far from where it was that the next one has to say so, too.
+
+        Meanwhile the rest is what it was. A second jump to the same side is believed, whatever its size.
+        """
+        was_w, before_w = self.rest.lower_w, self.jump_w
+        self.jump_w = None
+        if not self.rest.known or was_w is None or since_s > CONFIRMED_WITHIN_S:
+            return False
+        jump_w = min(max(was_w, low_w), high_w) - was_w
+        if abs(jump_w) <= JUMP_PU * model.rating_w:
+            return False
+        self.jump_w = jump_w
+        return before_w is None or before_w * jump_w < 0.0
 
     def trajectory(self, model: DeviceModel) -> Trajectory:
         """The device's samples and commands so far."""
