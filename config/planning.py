@@ -12,6 +12,7 @@ from pydantic import Field
 
 from config.findings import Problem, did_you_mean, shown
 from config.partial import known
+from config.price import InterchangeForm, SpreadForm
 from config.strict import Name, NotNegative, Number, PerUnit, Positive, Rule, Strict
 
 Hour = Annotated[float, Field(strict=True, ge=0, le=24)]
@@ -55,6 +56,7 @@ class InterchangePrices(Strict):
     import_per_kwh: Number = Field(0.30, description="outside every band: what a kWh from outside costs")
     export_per_kwh: Number = Field(0.08, description="outside every band: what a kWh to the outside earns")
     bands: tuple[PriceBand, ...] = Field((), description="the first that fits the time holds")
+    cost: InterchangeForm = Field(SpreadForm(), description="what an interchange costs beyond the two prices")
     demand_per_kw: NotNegative = Field(0.0, description="charged for the highest import of the accounting period")
     peak_so_far_w: NotNegative = Field(0.0, description="import of that period that is paid for already")
 

@@ -115,6 +115,44 @@ def _timer_is_armed(profile: Profile) -> Iterator[Problem]:
         yield Problem(("control", "reversion_s"), "is required: a write arms the timer with it")
 
 
+def _requests_hold_a_value(profile: Profile) -> Iterator[Problem]:
+    """A value goes in one request, so that it is never torn."""
+    if profile.protocol != "modbus":
+        return
+    for name, point in profile.points.items():
+        if point.modbus is None:
+            continue
+        registers, path = point.modbus.registers, ("points", name, "modbus")
+        if registers > profile.pace.max_registers:
+            words = f"takes {registers} registers, and one request {profile.pace.max_registers}"
+            yield Problem((*path, "type"), words, f"pace.max_registers of at least {registers}")
+        if point.access is not Access.R and registers > 1 and profile.pace.write_function == "single":
+            words = f"takes {registers} registers, which function 6 alone (pace.write_function: single) can't write"
+            yield Problem((*path, "type"), words, "write_function: auto or multiple")
+
+
+def _constants_are_in_range(profile: Profile) -> Iterator[Problem]:
+    """What is refused when it is written would leave the device as it is, also at the orderly stop."""
+    if profile.control is None:
+        return
+    for sequence in ("writes", "rest"):
+        for at, write in enumerate(getattr(profile.control, sequence)):
+            point = profile.points.get(write.point)
+            if point is None or point.range is None:
+                continue
+            modes = write.by_direction
+            given = {"value": write.value}
+            if modes is not None:
+                given = {f"by_direction.{name}": getattr(modes, name) for name in ("charge", "idle", "discharge")}
+            least, most = point.range
+            for field, value in given.items():
+                if value is not None and not least <= value <= most:
+                    path = ("control", sequence, at, *field.split("."))
+                    yield Problem(
+                        path, f"{value:g} is outside of the range of '{write.point}'", f"{least:g} to {most:g}"
+                    )
+
+
 def _registers_agree(profile: Profile) -> Iterator[Problem]:
     points = [(n, p.modbus) for n, p in profile.points.items() if known(p, "modbus") and p.modbus is not None]
     spans = sorted((_span(address), name, address) for name, address in points if known(address, "address", "type"))
@@ -267,6 +305,8 @@ PROFILE_RULES: Final[tuple[Rule, ...]] = (
     _refreshed_before_it_falls_back,
     _refresh_is_not_held_back,
     _timer_is_armed,
+    _requests_hold_a_value,
+    _constants_are_in_range,
     _registers_agree,
     _same_place_same_value,
     _sums_have_parts,

@@ -232,6 +232,18 @@ class EvExpectation(Strict):
     stay_s: Positive = Field(description="time from plugging in to leaving")
 
 
+class Charging(Strict):
+    """How gently the cars of a charger are treated. A limit comes before all of it."""
+
+    most_pauses: Annotated[int, Field(strict=True, ge=0)] = Field(
+        10, description="a car that was paused so often keeps its least current while any limit allows that"
+    )
+    least_on_s: NotNegative = Field(60.0, description="a car that has begun to charge goes on for so long")
+    turn_s: Positive = Field(
+        900.0, description="where not all can charge at once, each has its turn for so long; next is who waited longest"
+    )
+
+
 def _power_range(device: DeviceSite) -> Iterator[Problem]:
     if device.min_w is not None and device.max_w is not None and device.min_w > device.max_w:
         yield Problem(("min_w",), f"{device.min_w:g} is above max_w, {device.max_w:g}", see=("max_w",))
@@ -283,6 +295,7 @@ class DeviceSite(Strict):
         None, description="price ascending, power not rising; default by kind"
     )
     ev: EvExpectation | None = Field(None, description="of a charger: what its cars need")
+    charging: Charging = Field(Charging(), description="of a charger: how often and how long its cars are paused")
     tr90_s: Positive | None = Field(None, description="measured response; default from the profile")
     dead_time_s: NotNegative | None = Field(None, description="measured dead time; default from the profile")
     shares_unit_with: Name | None = Field(

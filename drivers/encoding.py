@@ -84,7 +84,7 @@ class ValueCodec:
     def raw(self, value: float, rounding: Rounding = Rounding.NEAREST) -> int:
         """The whole raw number nearest to `value`, or the next one towards zero; `EncodeError` outside the range."""
         raw = round_raw(self.exact_raw(value), rounding)
-        self._check_range(raw * self.gain + self.offset)
+        self._check_range(raw * self.gain + self.offset, value)
         if raw in self._invalid:
             raise EncodeError(f"{value:g} would be sent as {raw}, which the device takes for no value")
         return raw
@@ -104,12 +104,15 @@ class ValueCodec:
         # Adding 0 keeps a negative zero, which a device may take for a negative number, out of float registers.
         return (value - self.offset) / self.gain + 0.0
 
-    def _check_range(self, value: float) -> None:
+    def _check_range(self, value: float, asked: float | None = None) -> None:
+        """Judges what would be sent, and names what was asked."""
         if self._low <= value <= self._high:
             return
         slack = max(abs(value), 1.0) * _TOLERANCE
         if not self._low - slack <= value <= self._high + slack:
-            raise EncodeError(f"{value:g} is outside {self._low:g} to {self._high:g}")
+            sent = "" if asked is None or math.isclose(asked, value, abs_tol=1e-9) else f", sent as {value:g}"
+            shown = value if asked is None else asked
+            raise EncodeError(f"{shown:g}{sent} is outside {self._low:g} to {self._high:g}")
 
 
 def round_raw(exact: float, rounding: Rounding) -> int:

@@ -14,6 +14,7 @@ from typing import Any, Final, NamedTuple
 from config.vocabulary import Absent, Quality, Quantity, Sample
 from gateway.control.clearing import Curve
 from gateway.control.decision import Decision, decide, initial_state
+from gateway.control.interchange import InterchangeCost
 from gateway.control.model import SiteModel
 from gateway.control.orders_in_force import (
     DispatchInForce,
@@ -185,7 +186,8 @@ def _plan_out(plan: PlanInForce) -> dict[str, Any]:
 
 def _plan_in(raw: Mapping[str, Any]) -> PlanInForce:
     curves = tuple((name, Curve(tuple(prices), tuple(powers))) for name, prices, powers in raw["curves"])
-    return PlanInForce(raw["source"], raw["import_per_kwh"], raw["export_per_kwh"], curves)
+    cost = InterchangeCost(*raw.get("cost", ()))
+    return PlanInForce(raw["source"], raw["import_per_kwh"], raw["export_per_kwh"], curves, cost)
 
 
 def _limit_in(raw: Mapping[str, Any]) -> LimitInForce:

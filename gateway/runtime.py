@@ -10,7 +10,7 @@ from collections.abc import Callable, Mapping
 from contextlib import AsyncExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 import structlog
 
@@ -29,6 +29,7 @@ from gateway.control.decision import Decision
 from gateway.control.model import build_site_model, with_what_may_be_written
 from gateway.control.orders_in_force import OrdersInForce
 from gateway.cycle import ControlCycle, CycleReport
+from gateway.energy_record import EnergyRecord
 from gateway.image import Image, ImageInbox
 from gateway.journal import Journal
 from gateway.local_socket import local_socket
@@ -39,8 +40,6 @@ from gateway.orders.operator import Operable, OperatorDesk
 from gateway.parent.aggregate import compliance, flexibility, offer, telemetry
 from gateway.parent.mqtt_parent import MqttParent
 from gateway.parent.publication import MOVED_PU, Publication
-from gateway.planning.desk import PlanDesk
-from gateway.planning.link import PlannerLink
 from gateway.power_record import PowerRecord
 from gateway.readback import ReadBackWatch
 from gateway.recording import Recorder, header
@@ -53,6 +52,9 @@ from gateway.twin_world import TwinWorld
 from gateway.wall_clock import clock_quality
 from gateway.why import explain
 from gateway.writer import WritePace, Writer
+
+if TYPE_CHECKING:
+    from gateway.planning.desk import PlanDesk
 
 REST_TIMEOUT_S: Final = 2.0
 CLOCK_STEP_S: Final = 0.5
@@ -167,6 +169,7 @@ class Runtime:
         self.started_s = clock()
         self.restarts = 0
         self._power_record = PowerRecord()
+        self._energy_record = EnergyRecord(self.model)
         self._recorder = None if options.record_decisions is None else Recorder()
         self._recording: RecordingFile | None = None
         self._received: dict[str, float] = {}
@@ -219,6 +222,7 @@ class Runtime:
         site = self.options.site
         if site.planning is None:
             return None
+        from gateway.planning.desk import PlanDesk
 
         def plugged_in() -> Mapping[str, float]:
             return self.cycle.state.memory.plugged_in_s if self.cycle.state is not None else {}
@@ -252,6 +256,8 @@ class Runtime:
                     for name, parent in self.parents.items()
                 ]
                 if self.planner is not None and self._around.own_process:
+                    from gateway.planning.link import PlannerLink
+
                     planner = PlannerLink(self.planner, self.options.directory)
                     links.append(group.create_task(self._supervise(planner.run, "planner"), name="planner"))
                 if self.twin_world is not None:
@@ -367,6 +373,9 @@ class Runtime:
         row = self._power_record.take(decision, report.orders)
         if row is not None:
             self.journal.record("power", **row)
+        interval = self._energy_record.take(self.utc(), decision, self.cycle.image, report.orders)
+        if interval is not None:
+            self.journal.record("interval", **interval)
         self._tell_envelope(report)
         if self.options.trace:
             self.journal.record(
@@ -493,6 +502,9 @@ class Runtime:
             self._log.warning("a stored order is left behind", reason=problem)
 
     def _end_journal(self) -> None:
+        interval = self._energy_record.close(self.utc(), self.cycle.image)
+        if interval is not None:
+            self.journal.record("interval", **interval)
         self.journal.record("summary", **self.figures())
 
     def figures(self) -> dict[str, Any]:

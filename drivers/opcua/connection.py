@@ -12,6 +12,8 @@ import logging
 import socket
 import struct
 from collections.abc import Awaitable, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Final, NamedTuple, TypeVar
 
 from asyncua import Client, ua
@@ -28,7 +30,7 @@ if TYPE_CHECKING:
 
     from config.profile import OpcUaAddress
     from config.site import OpcUaSecurity, OpcUaServer
-    from drivers.opcua.security import ServerIdentity
+    from drivers.opcua.security import Login, ServerIdentity
 
 _T = TypeVar("_T")
 
@@ -65,14 +67,46 @@ class Publication(NamedTuple):
     published: datetime
 
 
-class OpcUaConnection:
-    """One session on one server. Every call but `close` raises `ConnectionBroken` when no sense can be had from it."""
+class _Refused(ConnectionBroken):
+    """The server answers with a status code that is bad; the connection itself is as good as before."""
 
-    def __init__(self, address: OpcUaServer, timeout_s: float) -> None:
+
+@dataclass(slots=True)
+class KeptSession:
+    """What a connection that broke leaves to the next one: a session that the server may still have.
+
+    `subscription`: the one to be deleted in it. Good for one attempt. A session in which something fell silent is not
+    left: it may be the session itself that is stuck.
+    """
+
+    token: Any = None
+    nonce: bytes | None = None
+    policies: Any = None
+    subscription: int | None = None
+    ends_s: float = 0.0
+
+    def take(self, now_s: float) -> KeptSession | None:
+        """The session, once; None where there is none, or its time at the server is over."""
+        taken = replace(self)
+        self.token = None
+        return taken if taken.token is not None and now_s < taken.ends_s else None
+
+
+class OpcUaConnection:
+    """One session on one server. Every call but `close` raises `ConnectionBroken` when no sense can be had from it.
+
+    With `kept`, a session that the last connection has left is activated on the new channel before one is created
+    (OPC 10000-4, 5.7.3 and 6.7), so that a link that flaps does not fill the server with sessions.
+    """
+
+    def __init__(self, address: OpcUaServer, timeout_s: float, kept: KeptSession | None = None) -> None:
         _quieten_asyncua()
         self._address = address
         self._timeout_s = timeout_s
         self._client = _new_client(address, timeout_s)
+        self._kept = kept
+        self._subscription: int | None = None
+        self._is_worth_keeping = False
         self._changes: dict[int, Any] = {}
         self._published: datetime | None = None
         self._fault = ""
@@ -80,7 +114,7 @@ class OpcUaConnection:
         self.silence_s = 0.0
 
     async def open(self) -> None:
-        """Connect, open the channel, and create and activate a session.
+        """Connect, open the channel, and activate the session that was left, or create one and activate that.
 
         With security, the server is asked who it is over a connection of its own before.
         """
@@ -91,12 +125,37 @@ class OpcUaConnection:
         await self._sense(client.connect_socket(), "cannot connect")
         await self._sense(client.send_hello(), "no hello")
         await self._sense(client.open_secure_channel(), "no secure channel")
-        created = await self._sense(client.create_session(), "no session")
-        if security is not None:
-            self._is_who_it_was(created.ServerEndpoints, security)
-        choose_token(client, login, plain_is_accepted=self._address.acknowledged_plain_password)
         client.user_private_key = login.key
-        activating = client.activate_session(login.username, login.password, login.certificate)
+        if not await self._resumed(login):
+            created = await self._sense(client.create_session(), "no session")
+            if security is not None:
+                self._is_who_it_was(created.ServerEndpoints, security)
+            await self._activate(login)
+        self._is_worth_keeping = True
+
+    async def _resumed(self, login: Login) -> bool:
+        """Whether the server still had the last connection's session, which is ours again."""
+        client = self._client
+        left = None if self._kept is None else self._kept.take(asyncio.get_running_loop().time())
+        if left is None:
+            return False
+        client.uaclient.session.restore_authentication_token(left.token)
+        client._server_nonce, client._policy_ids = left.nonce, left.policies
+        try:
+            await self._activate(login)
+        except _Refused:
+            client.uaclient.session.reset_authentication_token()
+            client._server_nonce = None
+            return False
+        if left.subscription is not None:
+            # What it published would be taken for the next subscription's.
+            with suppress(_Refused):
+                await self._sense(client.uaclient.delete_subscriptions([left.subscription]), "not deleted")
+        return True
+
+    async def _activate(self, login: Login) -> None:
+        choose_token(self._client, login, plain_is_accepted=self._address.acknowledged_plain_password)
+        activating = self._client.activate_session(login.username, login.password, login.certificate)
         await self._sense(activating, "login refused")
 
     async def identity(self) -> ServerIdentity:
@@ -143,6 +202,7 @@ class OpcUaConnection:
         parameters.PublishingEnabled = True
         call = self._client.uaclient.create_subscription(parameters, self._take)
         created = await self._sense(call, "no subscription")
+        self._subscription = created.SubscriptionId
         keep_alive_s = created.RevisedPublishingInterval / 1000 * max(created.RevisedMaxKeepAliveCount, 1)
         self.silence_s = 3 * keep_alive_s + self._timeout_s
         request = ua.CreateMonitoredItemsParameters()
@@ -159,10 +219,12 @@ class OpcUaConnection:
             async with asyncio.timeout(self.silence_s):
                 await self._arrived.wait()
         except TimeoutError:
+            self._is_worth_keeping = False
             words = f"the subscription was silent for {self.silence_s:.1f} s"
             raise ConnectionBroken(words, timed_out=True) from None
         self._arrived.clear()
         if self._fault:
+            self._is_worth_keeping = False
             raise ConnectionBroken(f"the subscription ended: {self._fault}")
         assert self._published is not None
         changes, self._changes = self._changes, {}
@@ -191,6 +253,8 @@ class OpcUaConnection:
         uaclient = self._client.uaclient
         # The session's own task: asyncua cancels it, but doesn't wait for its end.
         publishing: asyncio.Task[None] | None = uaclient.session._publish_task
+        if not orderly and self._is_worth_keeping:
+            self._leave_session()
         try:
             async with asyncio.timeout(self._timeout_s):
                 if orderly and uaclient.state is UaClientState.CONNECTED:
@@ -205,6 +269,15 @@ class OpcUaConnection:
             uaclient.disconnect_socket()
             ending = [self._until_closed(), *([publishing] if publishing is not None else [])]
             await asyncio.gather(*ending, return_exceptions=True)
+
+    def _leave_session(self) -> None:
+        """Let the next connection try the session of this one."""
+        kept, client = self._kept, self._client
+        if kept is None:
+            return
+        kept.token, kept.nonce = client.uaclient.session.authentication_token, client._server_nonce
+        kept.policies, kept.subscription = client._policy_ids, self._subscription
+        kept.ends_s = asyncio.get_running_loop().time() + client.session_timeout / 1000
 
     async def _endpoints(self) -> list[Any]:
         """The endpoints of the server, asked over an unsecured connection that ends with the answer."""
@@ -257,8 +330,9 @@ class OpcUaConnection:
                 return await heeded(call)
         except ua.UaStatusCodeError as error:
             status = ua.StatusCode(error.code).name
-            raise ConnectionBroken(f"{what}: {status}") from None
+            raise _Refused(f"{what}: {status}") from None
         except TimeoutError:
+            self._is_worth_keeping = False
             raise ConnectionBroken(f"{what}: no answer within {self._timeout_s:g} s", timed_out=True) from None
         except _FAILURES as error:
             raise ConnectionBroken(f"{what}: {error or type(error).__name__}") from None

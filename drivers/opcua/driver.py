@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import random
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from typing import TYPE_CHECKING, Any, Final
 
 import structlog
@@ -15,7 +16,7 @@ from config.vocabulary import HEARTBEAT, LinkState, Quality, Sample, WriteResult
 from drivers.backoff import Backoff
 from drivers.cancellation import apart
 from drivers.driver import LinkStats
-from drivers.opcua.connection import OpcUaConnection
+from drivers.opcua.connection import KeptSession, OpcUaConnection
 from drivers.opcua.values import NodeCodec, age_s, is_node, write_outcome
 from drivers.pushed import PushedDevice, watch_silence
 from drivers.writer import ConnectionBroken, DeviceWriter, Encoded, Outcome, first_broken
@@ -102,7 +103,7 @@ class OpcUaDriver:
         self.devices = tuple(binding.name for binding in bindings)
         self.stats = LinkStats()
         self._address = address
-        self._connect = connect or OpcUaConnection
+        self._connect = connect or partial(OpcUaConnection, kept=KeptSession())
         self._sink = sink
         self._clock = clock
         self._by_name = {binding.name: _Device(binding, sink, self.stats, clock) for binding in bindings}

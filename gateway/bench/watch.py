@@ -18,6 +18,8 @@ from gateway.bench.live import render
 from gateway.local_socket import LONGEST_REQUEST
 
 REFRESH_S = 0.25
+PIPED_WIDTH = 120
+"""A pipe gets one screen."""
 
 
 @asynccontextmanager
@@ -48,12 +50,15 @@ async def watch_gateway(socket: Path, *, as_json: bool) -> int:
                     if not _print_line(json.dumps(snapshot)):
                         return 0
                 return 0
+            if not sys.stdout.isatty():
+                Console(width=PIPED_WIDTH).print(render(await anext(stream)))
+                return 0
             with Live(console=Console(), screen=True, auto_refresh=False) as live:
                 async for snapshot in stream:
                     live.update(render(snapshot), refresh=True)
     except OSError as error:
         sys.stderr.write(f"{socket}: {error.strerror or error}; is the gateway running, with this state directory?\n")
-        return 2
+        return 1
     sys.stderr.write("the gateway ended\n")
     return 0
 

@@ -281,6 +281,8 @@ def _judge(profile: Profile, seen: Any, target: str, *, as_json: bool) -> int:
         row |= {"verdict": verdict.state, "reason": verdict.reason}
     problems = [f"{name}: control needs it" for name in required_points(profile, judged)]
     problems += contradictions(seen.readings)
+    if not any(reading.good for reading in seen.readings.values()):
+        problems.append("no point could be read: this is another kind of device, or another unit; gateway scan tells")
     problems += [f"{name}: {verdict.reason}" for name, verdict in judged.items() if verdict.state == "doubtful"]
     if as_json:
         _print_json(

@@ -69,7 +69,9 @@ def print_profiles(rows: Iterable[Mapping[str, Any]]) -> None:
 
 def print_found(target: str, found: Sequence[Found]) -> None:
     """What a scan has found."""
-    table = Table("unit", "identity", "SunSpec models", "profiles that fit", "answered", title=escape(target), box=None)
+    table = Table(
+        "unit", "identity", "SunSpec models", "profiles that fit", "first answer", title=escape(target), box=None
+    )
     for item in found:
         unit = item.unit
         also = f" (also {_ranges(item.also)})" if item.also else ""
@@ -129,7 +131,7 @@ class StepView:
 def print_reports(site: str, reports: Sequence[DeviceReport]) -> None:
     """The verdict on each device, then what is wrong, one line each."""
     table = Table(
-        "device", "verdict", "asked", "device saw", "meter saw", "lag for control", title=escape(site), box=None
+        "device", "verdict", "asked", "device showed", "meter showed", "lag for control", title=escape(site), box=None
     )
     for report in reports:
         lag = report.lag
@@ -149,7 +151,7 @@ def print_reports(site: str, reports: Sequence[DeviceReport]) -> None:
 def _seen(seen: Seen | None) -> str:
     if seen is None:
         return "-"
-    lag = "" if seen.lag_s is None else f", {seen.dead_time_s:.2f} + {seen.tr90_s:.2f} s"
+    lag = "" if seen.lag_s is None else f", dead {seen.dead_time_s:.2f} s, Tr90 {seen.tr90_s:.2f} s"
     return f"{_watts(seen.change_w)}{lag}"
 
 

@@ -23,6 +23,7 @@ from gateway.cli.plan import plan
 from gateway.cli.record import record
 from gateway.cli.replay import replay
 from gateway.cli.scenario import scenario_app
+from gateway.cli.settle import settle
 from gateway.cli.sites import BAD_INPUT, FAILED, broker_address, end, loaded, measured_lags, print_findings, site_path
 
 app = typer.Typer(
@@ -333,6 +334,7 @@ add_commissioning(app)
 app.add_typer(certificate_app, name="certificate")
 add_operator(app)
 app.command("evidence")(evidence)
+app.command("settle")(settle)
 app.command("replay")(replay)
 app.command("plan")(plan)
 app.command("record")(record)

@@ -3,37 +3,47 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from functools import lru_cache
 from math import inf
+from operator import mul
 from typing import Final, NamedTuple
 
-from gateway.control.clearing import Bid, Clearing, clear, taken_at
+from gateway.control.clearing import Bid, Clearing, Curve, clear, taken_at
 
 STEP_HYSTERESIS: Final = 0.3
 """A step up is taken only when the share exceeds it by this part of a step, so that noise at an edge moves nothing."""
+
+SCALED_KEPT: Final = 4096
 
 
 class GroupLimit(NamedTuple):
     """A limit on the summed consumption (or generation) of some bids: indexes, magnitude in watts, and its source.
 
     `side` "load" bounds the sum of the positive shares from above, "generation" the sum of the negative ones from
-    below, "net_upper" and "net_lower" the plain sum, with `value_w` then a signed power.
+    below, "net_upper" and "net_lower" the plain sum, with `value_w` then a signed power. `weights`: which part of each
+    member's power counts, above 0, with the plain sums only; empty: all of it.
     """
 
     members: tuple[int, ...]
     side: str
     value_w: float
     source: str
+    weights: tuple[float, ...] = ()
 
 
-@dataclass(frozen=True, slots=True)
-class Steps:
-    """How one resource moves: in whole `step_w`, 0 or at least `minimum_w`; `held_w` is its present step."""
+class Steps(NamedTuple):
+    """How one resource moves: in whole `step_w`, 0 or at least `minimum_w`; `held_w` is its present step.
+
+    `takes_w`: it takes no more than this of any step, and a share of that much is not rounded. `turn`: whose is lower
+    is raised from 0 first.
+    """
 
     step_w: float
     minimum_w: float
     held_w: float | None
     most_w: float = inf
+    takes_w: float = inf
+    turn: float = 0.0
 
 
 class Allocation(NamedTuple):
@@ -44,7 +54,8 @@ class Allocation(NamedTuple):
     binding: tuple[str, ...]
 
 
-Share = Callable[[Sequence[Bid]], Clearing]
+Share = Callable[[Sequence[Bid], float], Clearing]
+"""Shares bids under the bounds in force, with so much power beside them."""
 
 
 def allocate(
@@ -62,30 +73,33 @@ def allocate(
     hold before the interval does.
     """
 
-    def share(current: Sequence[Bid]) -> Clearing:
+    def share(current: Sequence[Bid], beside_w: float) -> Clearing:
+        least_w, most_w = lower_w - beside_w, upper_w - beside_w
         if target_w is not None:
-            return clear(current, min(max(target_w, lower_w), upper_w))
+            return clear(current, min(max(target_w - beside_w, least_w), most_w))
         free = taken_at(current, price_per_kwh)
-        if lower_w <= free.total_w <= upper_w:
+        if least_w <= free.total_w <= most_w:
             return free
-        return clear(current, min(max(free.total_w, lower_w), upper_w))
+        return clear(current, min(max(free.total_w, least_w), most_w))
 
     current = list(bids)
-    clearing = share(current)
+    clearing = share(current, 0.0)
     binding = []
     for group in groups:
         if _exceeds(group, clearing.shares_w):
             _tighten(current, group)
-            clearing = share(current)
+            clearing = share(current, 0.0)
             binding.append(group.source)
     shares = clearing.shares_w
     if steps:
-        shares = _second_stage(current, shares, steps, upper_w, sum(shares))
+        shares = _second_stage(current, shares, steps, share, upper_w)
     return Allocation(shares, clearing.lambda_per_kwh, tuple(binding))
 
 
 def _measure(group: GroupLimit, shares_w: Sequence[float]) -> float:
     powers = [shares_w[index] for index in group.members]
+    if group.weights:
+        return float(sum(map(mul, powers, group.weights)))
     if group.side == "load":
         return sum(max(power, 0.0) for power in powers)
     if group.side == "generation":
@@ -112,6 +126,10 @@ def _tighten(bids: list[Bid], group: GroupLimit) -> None:
     elif group.side == "generation":
         parts = [Bid(bid.curve, min(bid.lower_w, 0.0), min(bid.upper_w, 0.0)) for bid in members]
         caps = clear(parts, -group.value_w).shares_w
+    elif group.weights:
+        parts = [_part_of(bid, weight) for bid, weight in zip(members, group.weights, strict=True)]
+        counted = clear(parts, group.value_w).shares_w
+        caps = tuple([cap / weight for cap, weight in zip(counted, group.weights, strict=True)])
     else:
         caps = clear(members, group.value_w).shares_w
     upper_side = group.side in ("load", "net_upper")
@@ -125,48 +143,73 @@ def _tighten(bids: list[Bid], group: GroupLimit) -> None:
             bids[index] = Bid(bid.curve, lower, bid.upper_w)
 
 
+def _part_of(bid: Bid, weight: float) -> Bid:
+    return Bid(_scaled(bid.curve, weight), bid.lower_w * weight, bid.upper_w * weight)
+
+
+@lru_cache(SCALED_KEPT)
+def _scaled(curve: Curve, weight: float) -> Curve:
+    return Curve(curve.prices_per_kwh, tuple([power * weight for power in curve.powers_w]))
+
+
 def whole_steps(share_w: float, steps: Steps) -> float:
     """The step at or below a share, with hysteresis upwards from the held one; below the minimum it is 0."""
-    count = int(share_w / steps.step_w + 1e-9)
-    held = steps.held_w
-    if held is not None and count * steps.step_w > held + 1e-6 and share_w < steps.most_w - 1.0:
-        count = max(int((share_w - STEP_HYSTERESIS * steps.step_w) / steps.step_w + 1e-9), round(held / steps.step_w))
-    power = count * steps.step_w
-    return power if power >= steps.minimum_w - 1e-6 and power > 0.0 else 0.0
+    step_w, minimum_w, held_w, most_w, takes_w, _ = steps
+    if share_w >= takes_w - 1.0:
+        return takes_w
+    count = int(share_w / step_w + 1e-9)
+    if held_w is not None and count * step_w > held_w + 1e-6 and share_w < most_w - 1.0:
+        count = max(int((share_w - STEP_HYSTERESIS * step_w) / step_w + 1e-9), round(held_w / step_w))
+    power = count * step_w
+    return power if power >= minimum_w - 1e-6 and power > 0.0 else 0.0
 
 
 def _second_stage(
-    bids: Sequence[Bid], shares_w: Sequence[float], steps: Mapping[int, Steps], upper_w: float, total_w: float
+    bids: Sequence[Bid], shares_w: Sequence[float], steps: Mapping[int, Steps], share: Share, upper_w: float
 ) -> tuple[float, ...]:
-    """Round stepped resources down, let the others take up what that leaves, and raise steps they cannot take up.
+    """Round stepped resources down, share the rest anew beside them, and raise steps for what that leaves.
 
-    The sum never passes `upper_w` by rounding; it falls short of `total_w` by less than one largest step.
+    The sum never passes `upper_w` by rounding; it falls short of the shares' by less than one largest step, except
+    where the price decides and the sum has no target.
     """
-    result = list(shares_w)
+    result, total_w = list(shares_w), sum(shares_w)
     for index, one in steps.items():
         result[index] = max(whole_steps(shares_w[index], one), _least_step(bids[index].lower_w, one))
     others = [index for index in range(len(bids)) if index not in steps]
-    left_w = total_w - sum(result[index] for index in steps)
-    for index, power in zip(others, clear([bids[index] for index in others], left_w).shares_w, strict=True):
+    beside_w = sum([result[index] for index in steps])
+    for index, power in zip(others, share([bids[index] for index in others], beside_w).shares_w, strict=True):
         result[index] = power
     short_w = min(total_w, upper_w) - sum(result)
-
-    def raised_w(index: int) -> float:
-        return result[index] + steps[index].step_w if result[index] > 0.0 else steps[index].minimum_w
-
-    # What was up stays up, then whoever lost most by rounding.
-    for index in sorted(
-        steps, key=lambda index: (steps[index].held_w != raised_w(index), result[index] - shares_w[index])
-    ):
-        more_w = raised_w(index)
-        if more_w - result[index] <= short_w + 1e-6 and more_w <= bids[index].upper_w + 1e-6:
-            short_w -= more_w - result[index]
-            result[index] = more_w
+    while short_w > 1.0:
+        before_w = short_w
+        short_w = _raised(bids, shares_w, steps, result, short_w)
+        if short_w == before_w:
+            break
     return tuple(result)
+
+
+def _raised(
+    bids: Sequence[Bid], shares_w: Sequence[float], steps: Mapping[int, Steps], result: list[float], short_w: float
+) -> float:
+    """Raise by a step each who may be: first from 0, in turn; then what was up, then whoever lost most by rounding."""
+    ways = []
+    for index, one in steps.items():
+        power_w, most_w = result[index], min(bids[index].upper_w, one.takes_w)
+        to_w = min(power_w + one.step_w if power_w > 0.0 else min(one.minimum_w, one.takes_w), one.takes_w)
+        if to_w > power_w and to_w <= most_w + 1e-6:
+            held = one.held_w == to_w
+            key = (power_w > 0.0, one.turn if power_w <= 0.0 else 0.0, not held, power_w - shares_w[index], index)
+            ways.append((key, to_w))
+    for (*_, index), to_w in sorted(ways):
+        more_w = to_w - result[index]
+        if more_w <= short_w + 1e-6:
+            short_w -= more_w
+            result[index] = to_w
+    return short_w
 
 
 def _least_step(lower_w: float, steps: Steps) -> float:
     if lower_w <= 0.0:
         return 0.0
     count = -int(-lower_w / steps.step_w)
-    return max(count * steps.step_w, steps.minimum_w)
+    return min(max(count * steps.step_w, steps.minimum_w), steps.takes_w)

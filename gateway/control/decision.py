@@ -4,34 +4,47 @@ from __future__ import annotations
 
 from collections.abc import Container
 from dataclasses import dataclass, field, replace
+from math import inf
 from typing import Final, NamedTuple
 
 from config.vocabulary import Absent, DeviceKind, Quantity
-from gateway.control.allocation import GroupLimit, Steps, allocate
+from gateway.control.allocation import GroupLimit, allocate
 from gateway.control.bridging import Part, Wanted, bridge
+from gateway.control.ceilings import released_w
+from gateway.control.chargers import NOT_WOKEN, TAKES_LITTLE, charger_notices, charger_step_w
 from gateway.control.clearing import Bid
 from gateway.control.connection import ConnectionState, SumBounds, initial_connection, sum_bounds, worst_excess_a
 from gateway.control.envelope import Envelope, walk
+from gateway.control.granting import Granted, Sharing, charger_steps, grant
 from gateway.control.judgement import binding_of, missed, shortfall
 from gateway.control.meter_trust import Trust
 from gateway.control.model import SiteModel
 from gateway.control.orders_in_force import OrdersInForce
+from gateway.control.phases import loads_unevenly, phase_groups
 from gateway.control.planned import planned_price, with_plan
-from gateway.control.resources import TAKES_LITTLE, Resource, ResourceMemory, build_resources, ceiling_headroom_w
+from gateway.control.resource_memory import ResourceMemory
+from gateway.control.resources import Resource, build_resources
 from gateway.control.trajectory import LN_10, Span
+from gateway.control.yielding import overruled, wishes, within_limits
 from gateway.image import Image
+
+_INVERTER: Final = DeviceKind.INVERTER
 
 METER_PATIENCE_S: Final = 5.0
 """Before the first meter reading nothing is written for this long: a bumpless start comes before a blind one."""
 
 
 class _Shares(NamedTuple):
-    """Where each usable device goes in the end, what is asked of it now, and what shaped that."""
+    """Where each usable device goes in the end, what is asked of it now, and what shaped that.
 
-    final_w: tuple[float, ...]
+    `room_w`: how much more may be exported before anything presses.
+    """
+
+    granted: Granted
     asked_w: tuple[float, ...]
     side: str
     binding: str
+    room_w: float
 
 
 class DeviceSetpoint(NamedTuple):
@@ -48,7 +61,8 @@ class Decision:
 
     `net_w` is None without a good meter. `binding` names the bound or target that shaped the shares, empty where the
     price alone did; `side` says which way it presses: "upper", "lower", "target" or "". `unmet` names what cannot be
-    kept; empty means that everything can. `meter` says why the meter is not believed; empty while it is.
+    kept; empty means that everything can. `meter` says why the meter is not believed; empty while it is. `notices` are
+    for whoever runs the site: cars that do not wake, or will leave without their energy.
     """
 
     now_s: float
@@ -63,6 +77,7 @@ class Decision:
     side: str
     unmet: tuple[str, ...]
     meter: str = ""
+    notices: tuple[str, ...] = ()
 
 
 @dataclass(slots=True)
@@ -71,7 +86,6 @@ class ControlState:
 
     connection: ConnectionState
     memory: ResourceMemory = field(default_factory=ResourceMemory)
-    stepped_w: dict[str, float] = field(default_factory=dict)
     misses: dict[str, tuple[float, float]] = field(default_factory=dict)
     dispatch_from: tuple[str, float] | None = None
     released: str = ""
@@ -107,21 +121,30 @@ def decide(model: SiteModel, image: Image, orders: OrdersInForce, state: Control
     connection.integrate(model, usable, image.now_s)
     corrected = bounds.shifted(-connection.integral.value_w)
     groups, price = _groups(model, orders, resources, usable, connection), _price(model, orders)
-    bids = _bids(usable, orders)
+    if loads_unevenly(model):
+        groups += phase_groups(model, orders.limits, image, usable, connection.shared_w, rest)
+    wanted, wished = _bids(usable, orders), wishes(usable, orders.overrides, state.memory)
+    bids = within_limits(wanted, wished, corrected, groups)
     local = planned_price(orders.plan, bids, rest, corrected)
     if local is not None:
         price, corrected = local.lambda_per_kwh, corrected._replace(target_w=local.total_w)
-    permitted = _permitted(usable, orders, corrected, price, groups, state)
-    allocation = allocate(bids, *corrected, price, groups, _steps(usable, state))
+    steps = charger_steps(usable, state.memory)
+    allocation = allocate(bids, *corrected, price, groups, steps)
     total_w = sum(allocation.shares_w)
     side, binding = binding_of(envelope, corrected, total_w, allocation)
-    asked_w = _bridged(model, connection, usable, bids, allocation.shares_w, corrected, groups, image.now_s)
+    free = corrected if envelope.target is not None else corrected._replace(target_w=None)
+    held = {override.device: override for override in orders.overrides}
+    sharing = Sharing(usable, bids, free, price, groups, wished, held, state.memory, image.now_s)
+    granted = grant(sharing, allocation.shares_w, steps)
+    asked_w = _bridged(model, connection, usable, bids, granted.shares_w, corrected, groups, image.now_s)
     connection.intend(model, usable, asked_w, image.now_s)
     connection.bound = bool(binding)
     state.memory.import_presses = side == "upper"
-    shares = _Shares(allocation.shares_w, asked_w, side, binding)
-    setpoints = _setpoints(usable, shares, orders, state, permitted)
+    state.memory.export_presses = total_w <= corrected.lower_w + 1.0
+    shares = _Shares(granted, asked_w, side, binding, total_w - corrected.lower_w)
+    setpoints = _setpoints(usable, shares, orders, state)
     short = shortfall(model, envelope, corrected, total_w)
+    against = overruled(usable, wished, wanted, bids, allocation.shares_w, binding)
     misses = missed(model, envelope, groups, usable, net_w, state.misses, image.now_s)
     return Decision(
         image.now_s,
@@ -134,8 +157,9 @@ def decide(model: SiteModel, image: Image, orders: OrdersInForce, state: Control
         allocation.lambda_per_kwh if local is None or binding else price,
         binding,
         side,
-        tuple(filter(None, (*envelope.unmet, rest_unmet, short, *misses))),
+        tuple(filter(None, (*envelope.unmet, rest_unmet, short, *misses, *against))),
         connection.trust.reason,
+        _notices(usable, granted, state),
     )
 
 
@@ -152,7 +176,8 @@ def _walk(model: SiteModel, orders: OrdersInForce, image: Image, state: ControlS
     if trust.state is Trust.LATCHED:
         reasons = (orders.fallback_reason, trust.reason)
         orders = replace(orders, fallback_reason="; ".join(filter(None, reasons)))
-    envelope = walk(model, orders, image.now_s, _dispatch_from(orders, state), worst_excess_a(model, image))
+    excess_a = 0.0 if loads_unevenly(model) else worst_excess_a(model, image)
+    envelope = walk(model, orders, image.now_s, _dispatch_from(orders, state), excess_a)
     target_w = envelope.target.value_w if envelope.target is not None else None
     trust.ask(image.now_s, envelope.lower.value_w, envelope.upper.value_w, target_w)
     return envelope
@@ -178,7 +203,8 @@ def _bridged(
         span = connection.trajectory(resource.model).towards(share_w, now_s, now_s + ahead_s, resource.model.rating_w)
         return span if span is not None else Span(share_w, share_w, share_w)
 
-    return bridge(parts, expect, Wanted(*bounds, model.margin_w), groups)
+    whole = [group for group in groups if not group.weights]
+    return bridge(parts, expect, Wanted(*bounds, model.margin_w), whole)
 
 
 def _part(resource: Resource, bid: Bid, share_w: float) -> Part:
@@ -192,7 +218,7 @@ def _part(resource: Resource, bid: Bid, share_w: float) -> Part:
         bid.upper_w,
         model.response_s,
         model.dead_time_s + model.tr90_s / LN_10,
-        bridges and resource.upper.source != TAKES_LITTLE,
+        bridges and resource.upper.source not in (TAKES_LITTLE, NOT_WOKEN),
         model.step_w or 0.0 if stepped else 0.0,
     )
 
@@ -259,91 +285,41 @@ def _groups(
     return groups
 
 
-def _steps(usable: list[Resource], state: ControlState) -> dict[int, Steps]:
-    """Chargers move in whole steps of current."""
-    return {
-        index: Steps(model.step_w, model.minimum_w, state.stepped_w.get(model.name), model.max_w)
-        for index, resource in enumerate(usable)
-        if (model := resource.model).step_w is not None
-        and model.minimum_w > 0.0
-        and resource.upper.source != TAKES_LITTLE
-    }
-
-
-def _permitted(
-    usable: list[Resource],
-    orders: OrdersInForce,
-    bounds: SumBounds,
-    price_per_kwh: float,
-    groups: list[GroupLimit],
-    state: ControlState,
-) -> frozenset[str]:
-    """Chargers whose cars take less than the least current, and which may be offered it: there is room if they take it.
-
-    Their own power is all that is expected of them, but they are asked as if they took what they may: else an offer
-    that a limit takes back would be made again as soon as the car has stopped.
-    """
-    little = {index for index, resource in enumerate(usable) if resource.upper.source == TAKES_LITTLE}
-    if not little:
-        return frozenset()
-    bids, steps = _bids(usable, orders), _steps(usable, state)
-    for index in little:
-        bid, model = bids[index], usable[index].model
-        if model.step_w is not None:
-            room_w = min(model.minimum_w + ceiling_headroom_w(model), model.max_w)
-            bids[index] = Bid(bid.curve, bid.lower_w, max(room_w, bid.lower_w))
-            steps[index] = Steps(model.step_w, model.minimum_w, state.stepped_w.get(model.name), model.max_w)
-    shares = allocate(bids, *bounds, price_per_kwh, groups, steps).shares_w
-    return frozenset(usable[index].model.name for index in little if shares[index] > 0.0)
-
-
 def _setpoints(
-    usable: list[Resource],
-    shares: _Shares,
-    orders: OrdersInForce,
-    state: ControlState,
-    permitted: frozenset[str],
+    usable: list[Resource], shares: _Shares, orders: OrdersInForce, state: ControlState
 ) -> tuple[DeviceSetpoint, ...]:
-    held = {override.device: override for override in orders.overrides}
+    held = {override.device for override in orders.overrides}
     chosen_by = shares.binding or (orders.plan.source if orders.plan is not None else "")
+    granted, now_s = shares.granted, state.last_s or 0.0
     setpoints = []
-    for resource, share_w, asked_w in zip(usable, shares.final_w, shares.asked_w, strict=True):
-        name = resource.model.name
+    for index, (resource, share_w, asked_w) in enumerate(zip(usable, granted.shares_w, shares.asked_w, strict=True)):
+        model = resource.model
         cause = _cause(resource, share_w, chosen_by, held)
-        if name in held:
-            power_w = asked_w
-        elif resource.upper.source == TAKES_LITTLE:
-            power_w = resource.model.minimum_w if name in permitted else 0.0
-        elif asked_w != share_w:
-            power_w, cause = asked_w, f"{shares.binding or cause} (bridging)"
-        else:
-            power_w = _released(resource, share_w, shares.side)
-        if resource.model.step_w is not None:
-            state.stepped_w[name] = power_w
-        state.memory.asked(resource.model, state.last_s or 0.0, asked_w, power_w)
-        setpoints.append(DeviceSetpoint(name, power_w, cause))
+        power_w = asked_w
+        known = state.memory.of(model)
+        if asked_w != share_w:
+            cause = f"{shares.binding or cause} (bridging)"
+            if index in granted.ceilings_w:
+                step_w = charger_step_w(model)
+                power_w = int(asked_w / step_w + 1e-6) * step_w
+        elif index in granted.ceilings_w:
+            power_w = granted.ceilings_w[index]
+        elif model.kind is _INVERTER and model.ceiling and model.name not in held:
+            room_w = shares.room_w if known.seldom(now_s, resource.measured_s) else inf
+            power_w = released_w(model, resource.power_w, -resource.lower.value_w, share_w, shares.side, room_w)
+        known.asked(model, now_s, asked_w, power_w, index in granted.restricted)
+        setpoints.append(DeviceSetpoint(model.name, power_w, cause))
     return tuple(setpoints)
 
 
-def _released(resource: Resource, share_w: float, side: str) -> float:
-    """The ceiling for a ceiling device: open unless something presses its way, else its share.
-
-    A device that may have all that it shows gets a little more, so that it can show more.
-    """
-    model = resource.model
-    if not model.ceiling or resource.lower.value_w == resource.upper.value_w:
-        return share_w
-    inverter = model.kind is DeviceKind.INVERTER
-    shown_w = abs(resource.lower.value_w if inverter else resource.upper.value_w)
-    if abs(share_w) < shown_w - (model.step_w or 0.0) - 1.0:
-        return share_w
-    open_w, own_side = (model.min_w, "lower") if inverter else (model.max_w, "upper")
-    if side not in (own_side, "target"):
-        return open_w
-    if resource.power_w is None or shown_w > abs(resource.power_w) + 1.0:
-        return share_w
-    headroom_w = ceiling_headroom_w(model)
-    return max(share_w - headroom_w, open_w) if inverter else min(share_w + headroom_w, open_w)
+def _notices(usable: list[Resource], granted: Granted, state: ControlState) -> tuple[str, ...]:
+    notices: list[str] = []
+    for index in granted.ceilings_w:
+        model = usable[index].model
+        session = state.memory.session(model.name)
+        if session is not None and (session.need_w > 0.0 or session.not_woken):
+            notices += charger_notices(model, session, granted.shares_w[index], state.last_s or 0.0)
+    return tuple(notices)
 
 
 def _cause(resource: Resource, share_w: float, binding: str, held: Container[str]) -> str:

@@ -48,13 +48,18 @@ class LocalPrice(NamedTuple):
     total_w: float
 
 
-def interchange_curve(price_per_kwh: float, cost: InterchangeCost, lower_w: float, upper_w: float) -> Curve:
-    """What the outside takes at each local price, watts: minus the net power of a site that may have it in bounds."""
+def interchange_curve(
+    price_per_kwh: float, cost: InterchangeCost, lower_w: float, upper_w: float, pieces: int = CURVED_POINTS
+) -> Curve:
+    """What the outside takes at each local price, watts: minus the net power of a site that may have it in bounds.
+
+    `pieces`: so many lines draw a marginal cost that bends, on either side of balance.
+    """
     lower_w, upper_w = min(lower_w, upper_w), max(lower_w, upper_w)
     nets = {lower_w, upper_w}
     if cost.is_curved:
         # Closer together at balance, where a root bends most.
-        shares = [(at / CURVED_POINTS) ** 2 for at in range(1, CURVED_POINTS)]
+        shares = [(at / pieces) ** 2 for at in range(1, pieces)]
         nets |= {end * share for end in (lower_w, upper_w) for share in shares if lower_w <= end * share <= upper_w}
     points = []
     for net_w in sorted(nets | ({0.0} if lower_w <= 0.0 <= upper_w else set())):
@@ -64,14 +69,20 @@ def interchange_curve(price_per_kwh: float, cost: InterchangeCost, lower_w: floa
 
 
 def local_price(
-    bids: Sequence[Bid], price_per_kwh: float, cost: InterchangeCost, rest_w: float, lower_w: float, upper_w: float
+    bids: Sequence[Bid],
+    price_per_kwh: float,
+    cost: InterchangeCost,
+    rest_w: float,
+    lower_w: float,
+    upper_w: float,
+    pieces: int = CURVED_POINTS,
 ) -> LocalPrice:
     """Clear bids and outside together: all that they take makes up for what cannot be controlled, `rest_w`.
 
     `lower_w` and `upper_w` bound the devices' sum; within them the outside gives whatever net power results.
     """
     lower_w, upper_w = min(lower_w, upper_w), max(lower_w, upper_w)
-    curve = interchange_curve(price_per_kwh, cost, lower_w + rest_w, upper_w + rest_w)
+    curve = interchange_curve(price_per_kwh, cost, lower_w + rest_w, upper_w + rest_w, pieces)
     outside = Bid(curve, -(upper_w + rest_w), -(lower_w + rest_w))
     clearing = clear([*bids, outside], -rest_w)
     return LocalPrice(clearing.lambda_per_kwh, sum(clearing.shares_w[:-1]))

@@ -30,6 +30,9 @@ class DeviceModel:
     in steps and not below a least power. `seen_by_meter` is False for a twin beside a real meter. `stale_after_s` is
     for devices that report more slowly than the site's own; None: as the site.
 
+    `most_pauses`: so often is a car paused before it keeps its least current while any limit allows that; `least_on_s`:
+    a car that has begun goes on so long, and `turn_s` before it makes room for one that waits.
+
     `reverted_w`: the least and most power of a device that nobody has written to, between `reverts_from_s` at the
     earliest and `reverts_by_s` at the latest after it was last heard; None: it holds its last setpoint. Of a layer
     below that is lost, it is the envelope that it last offered.
@@ -57,6 +60,10 @@ class DeviceModel:
     reverted_w: tuple[float, float] | None = None
     reverts_from_s: float = 0.0
     reverts_by_s: float = 0.0
+    phases: tuple[int, ...] = (1, 2, 3)
+    most_pauses: int = 10
+    least_on_s: float = 60.0
+    turn_s: float = 900.0
 
     @property
     def response_s(self) -> float:
@@ -205,6 +212,10 @@ def _device_model(
         reverted_w=_reverted_w(profile, rating),
         reverts_from_s=max((_reverts_s(device, profile) or 0.0) - (control.refresh_s if control else 0.0), 0.0),
         reverts_by_s=_reverts_s(device, profile) or _parent_is_missed_s(device),
+        phases=device.phases,
+        most_pauses=device.charging.most_pauses,
+        least_on_s=device.charging.least_on_s,
+        turn_s=device.charging.turn_s,
     )
 
 

@@ -7,6 +7,7 @@ from typing import NamedTuple
 
 from config.vocabulary import LimitValue, Quantity
 from gateway.control.clearing import Curve
+from gateway.control.interchange import InterchangeCost
 
 
 class LimitInForce(NamedTuple):
@@ -65,12 +66,16 @@ class MarginsInForce(NamedTuple):
 
 
 class PlanInForce(NamedTuple):
-    """The prices of the interchange now, and the curves by device of a plan that has not expired; none without one."""
+    """The prices of the interchange now, and the curves by device of a plan that has not expired; none without one.
+
+    `cost` are the terms of the interchange's cost beside the spread between the two prices.
+    """
 
     source: str
     import_per_kwh: float
     export_per_kwh: float
     curves: tuple[tuple[str, Curve], ...] = ()
+    cost: InterchangeCost = InterchangeCost()
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from gateway.control.clearing import Bid
 from gateway.control.connection import SumBounds
 from gateway.control.feedback import RestEstimate
-from gateway.control.interchange import InterchangeCost, LocalPrice, local_price
+from gateway.control.interchange import LocalPrice, local_price
 from gateway.control.orders_in_force import PlanInForce
 from gateway.control.resources import Resource
 
@@ -31,5 +31,5 @@ def planned_price(
         return None
     rest_w = ((rest.lower_w or 0.0) + (rest.upper_w or 0.0)) / 2.0
     middle = (plan.import_per_kwh + plan.export_per_kwh) / 2.0
-    cost = InterchangeCost(spread_per_kwh=(plan.import_per_kwh - plan.export_per_kwh) / 2.0)
+    cost = plan.cost._replace(spread_per_kwh=(plan.import_per_kwh - plan.export_per_kwh) / 2.0)
     return local_price(bids, middle, cost, rest_w, bounds.lower_w, bounds.upper_w)

@@ -22,19 +22,22 @@ class ClearSky:
     """
 
     def __init__(self, latitude: float, longitude: float) -> None:
-        from pvlib.location import Location
-
-        self._location = Location(latitude, longitude, tz="UTC")
+        self._latitude, self._longitude = latitude, longitude
         self._known: dict[float, float] = {}
 
     def at(self, middles_utc_s: Iterable[float]) -> list[float]:
         """Per unit at each time."""
-        import pandas as pd
-
         times = list(middles_utc_s)
         missing = sorted({time for time in times if time not in self._known})
         if missing:
-            index = pd.to_datetime(missing, unit="s", utc=True)
-            found = self._location.get_clearsky(index, model="haurwitz")["ghi"].to_numpy() / FULL_SUN_W_PER_M2
-            self._known.update(zip(missing, map(float, found), strict=True))
+            self._known.update(zip(missing, self._computed(missing), strict=True))
         return [self._known[time] for time in times]
+
+    def _computed(self, times: list[float]) -> list[float]:
+        import pandas as pd
+        from pvlib.clearsky import haurwitz
+        from pvlib.solarposition import get_solarposition
+
+        index = pd.to_datetime(times, unit="s", utc=True)
+        zenith = get_solarposition(index, self._latitude, self._longitude)["apparent_zenith"]
+        return [float(ghi) / FULL_SUN_W_PER_M2 for ghi in haurwitz(zenith)["ghi"]]

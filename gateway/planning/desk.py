@@ -33,6 +33,7 @@ from gateway.planning.messages import (
     decode,
 )
 from gateway.planning.orders import order_states
+from gateway.price.interchange_cost import terms_of
 
 SAMPLED_S: Final = 1.0
 ANSWER_SLACK_S: Final = 5.0
@@ -106,11 +107,11 @@ class PlanDesk:
         return self._prices[1]
 
     def _made(self, utc_s: float) -> PlanInForce:
-        prices = self.planning.prices_at(utc_s)
+        prices, cost = self.planning.prices_at(utc_s), terms_of(self.planning.interchange.cost)
         if self._plan is None:
-            return PlanInForce("tariff", prices.import_per_kwh, prices.export_per_kwh)
+            return PlanInForce("tariff", *prices, cost=cost)
         source = f"plan {self._plan.message.id}"
-        return PlanInForce(source, prices.import_per_kwh, prices.export_per_kwh, self._plan.curves)
+        return PlanInForce(source, *prices, self._plan.curves, cost)
 
     def observe(self, decision: Decision, image: Image, orders: OrdersInForce) -> None:
         """One cycle, of which one a second is looked at."""
@@ -141,6 +142,12 @@ class PlanDesk:
         rating_w = sum(one.model.rating_w for one in free)
         return sum(max(-(one.power_w or 0.0), 0.0) for one in free) / rating_w if rating_w else None
 
+    def _least_sun_pu(self) -> float | None:
+        """What the inverters give, held back or not; None where nothing is known of any."""
+        known = [one for one in self._inverters() if one.power_w is not None]
+        rating_w = sum(one.model.rating_w for one in known)
+        return sum(max(-(one.power_w or 0.0), 0.0) for one in known) / rating_w if rating_w else None
+
     def _inverters(self) -> list[Resource]:
         known = self._decision.resources if self._decision is not None else ()
         return [one for one in known if one.model.kind is DeviceKind.INVERTER and one.model.controllable]
@@ -164,7 +171,7 @@ class PlanDesk:
             planning=self.planning,
             connection=self._connection(self._orders),
             rest_w=self._rest_w(),
-            sun_pu=self._sun_pu(),
+            sun_pu=self._least_sun_pu() if (sun_pu := self._sun_pu()) is None else sun_pu,
             sun_rating_w=sum(one.model.rating_w for one in self._inverters()),
             unplanned_w=self._unplanned_w({one.name for one in cars}),
             batteries=batteries,

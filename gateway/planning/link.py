@@ -22,8 +22,11 @@ LOG_NAME: Final = "planner.log"
 CONNECTS_WITHIN_S: Final = 120.0
 """Loading the solver takes 2 to 4 s on an idle machine, at a low priority on a busy one a multiple."""
 
-STALLED_S: Final = 10.0
+STALLED_S: Final = 5.0
 """A planner that owes an answer for so much longer than it may take is ended and started again."""
+
+MOST_REFUSED: Final = 8
+"""A planner that says so much nonsense on one connection is ended."""
 
 LOOK_S: Final = 0.5
 FIRST_PAUSE_S: Final = 1.0
@@ -139,7 +142,9 @@ class PlannerLink:
             writer.close()
 
     async def _listen(self, reader: asyncio.StreamReader) -> None:
-        while True:
+        """Until it ends, or has said too much that can't be taken."""
+        before = self.desk.refused
+        while self.desk.refused - before < MOST_REFUSED:
             try:
                 line = await reader.readline()
             except ValueError:
@@ -151,6 +156,8 @@ class PlannerLink:
                 self.desk.refuse("a torn message")
                 return
             self.desk.take(line)
+            # What is buffered is read without a pause, and the cycle comes first.
+            await asyncio.sleep(0)
 
     async def _ask(self, writer: asyncio.StreamWriter) -> None:
         """A request in every interval, but none while one is open: its answer would be an old one."""

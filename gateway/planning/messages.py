@@ -102,7 +102,7 @@ class MeasuredStep(Strict):
 
 
 class StateMessage(Strict):
-    """From control: plan from here. `rest_w` is measured now, `sun_pu` what the inverters give or could give."""
+    """From control: plan from here. `rest_w` is measured now, `sun_pu` what the inverters could give at least."""
 
     type: Literal["state"] = "state"
     id: Whole

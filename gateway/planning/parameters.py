@@ -102,18 +102,24 @@ def _thermal_values(given: PlanInput) -> dict[str, Any]:
     }
 
 
+def checked_steps(steps: int, hours: float) -> list[int]:
+    """The steps, `hours` long, at whose begin the energy behind a reserve is looked at."""
+    each = max(round(1.0 / hours), 1)
+    return [step for step in range(steps) if step < each or step % each == 0]
+
+
 def _reserve_values(given: PlanInput) -> dict[str, Any]:
     assert given.reserve is not None
     steps, hours = given.steps, given.reserve.lasting_s / 3600.0
     up, down = kw(given.reserve.up_w), kw(given.reserve.down_w)
-    every = given.batteries
+    every, at = given.batteries, checked_steps(steps, given.step_s / 3600.0)
     return {
         "reserve_up": up,
         "reserve_down": down,
-        "reserve_up_kwh": up * hours,
-        "reserve_down_kwh": down * hours,
+        "reserve_up_kwh": up[at] * hours,
+        "reserve_down_kwh": down[at] * hours,
         "battery_all_out": np.full(steps, sum(one.discharge_w for one in every) / 1e3),
         "battery_all_in": np.full(steps, sum(one.charge_w for one in every) / 1e3),
-        "battery_floor_kwh": np.full(steps, sum(one.soc_min * one.capacity_wh for one in every) / 1e3),
-        "battery_ceiling_kwh": np.full(steps, sum(one.soc_max * one.capacity_wh for one in every) / 1e3),
+        "battery_floor_kwh": np.full(len(at), sum(one.soc_min * one.capacity_wh for one in every) / 1e3),
+        "battery_ceiling_kwh": np.full(len(at), sum(one.soc_max * one.capacity_wh for one in every) / 1e3),
     }

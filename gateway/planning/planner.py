@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 from pathlib import Path
 
+from gateway.planning.clear_sky import ClearSky
 from gateway.planning.curves import curves
 from gateway.planning.expectation import Expectation, clear_sky_of, expect
 from gateway.planning.history import FILE_NAME, SiteHistory
@@ -21,12 +22,13 @@ class Planner:
         self._path = None if directory is None else directory / FILE_NAME
         self._history: SiteHistory | None = None
         self._problem: PlanProblem | None = None
+        self._sky: tuple[tuple[float | None, float | None], ClearSky | None] | None = None
         self._trouble = ""
 
     def plan(self, state: StateMessage) -> PlanMessage:
         """The plan that answers a state; `failed` with the reason where there is none."""
         history = self._remembered(state)
-        expected = expect(state, history, clear_sky_of(state))
+        expected = expect(state, history, self._sky_above(state))
         scores = {name: ScoreMessage(**made._asdict(), steps=steps) for name, (made, steps) in history.scores().items()}
         given, left_out = plan_input(state, expected.load, expected.sun)
         said = tuple(filter(None, (*expected.assumptions, *sorted(left_out), self._trouble)))
@@ -56,6 +58,13 @@ class Planner:
         if self._problem is None or self._problem.shape != shape:
             self._problem = PlanProblem(shape)
         return self._problem.solve(given, time_limit_s)
+
+    def _sky_above(self, state: StateMessage) -> ClearSky | None:
+        """The same from plan to plan: it remembers the days that it has computed."""
+        place = state.planning.latitude, state.planning.longitude
+        if self._sky is None or self._sky[0] != place:
+            self._sky = place, clear_sky_of(state)
+        return self._sky[1]
 
     def _remembered(self, state: StateMessage) -> SiteHistory:
         """The history, with what the state has brought; on disk whenever there is more of it."""

@@ -16,7 +16,7 @@ import numpy as np
 from scipy import sparse
 
 from gateway.planning.model import Plan, PlanInput, ResourcePlan
-from gateway.planning.parameters import kw, parameter_values, watts, window
+from gateway.planning.parameters import checked_steps, kw, parameter_values, watts, window
 
 LIMIT_PER_KWH: Final = 100.0
 CAR_PER_KWH: Final = 10.0
@@ -31,7 +31,6 @@ BOTH_WAYS_KW: Final = 1e-3
 GIVEN_UP_KWH: Final = 1e-3
 MOST_REPAIRS: Final = 3
 TIME_LIMIT_S: Final = 10.0
-LEAST_TIME_S: Final = 0.01
 POSSIBLE_KW: Final = 0.05
 """A point at which the solver stopped is a plan if it misses no equation by more."""
 
@@ -231,17 +230,22 @@ class PlanProblem:
             most_in = self._parameter("battery_all_in", steps, nonneg=True)
             self._constrain("reserve power up", most_out + flow + short_up >= up)
             self._constrain("reserve power down", most_in - flow + short_down >= down)
-            energy_up = self._parameter("reserve_up_kwh", steps, nonneg=True)
-            energy_down = self._parameter("reserve_down_kwh", steps, nonneg=True)
-            floor = self._parameter("battery_floor_kwh", steps)
-            ceiling = self._parameter("battery_ceiling_kwh", steps)
-            total = cp.Variable(steps)
-            self._constrain("battery total", total == cp.sum(self._before, axis=0))
-            self._constrain("reserve energy up", total - floor + short_up >= energy_up)
-            self._constrain("reserve energy down", ceiling - total + short_down >= energy_down)
+            self._add_reserve_energy(short_up, short_down)
         else:
             self._constrain("reserve power up", short_up >= up)
             self._constrain("reserve power down", short_down >= down)
+
+    def _add_reserve_energy(self, short_up: Any, short_down: Any) -> None:
+        """In each step of the first hour, then once an hour: rows over all batteries cost the most time."""
+        at = checked_steps(self.shape.steps, self._hours)
+        energy_up = self._parameter("reserve_up_kwh", len(at), nonneg=True)
+        energy_down = self._parameter("reserve_down_kwh", len(at), nonneg=True)
+        floor = self._parameter("battery_floor_kwh", len(at))
+        ceiling = self._parameter("battery_ceiling_kwh", len(at))
+        total = cp.Variable(len(at))
+        self._constrain("battery total", total == cp.sum(self._before[:, at], axis=0))
+        self._constrain("reserve energy up", total - floor + short_up[at] >= energy_up)
+        self._constrain("reserve energy down", ceiling - total + short_down[at] >= energy_down)
 
     # Numbers
 
@@ -273,8 +277,7 @@ class PlanProblem:
                 break
             options: dict[str, Any] = {}
             if self._solver == cp.CLARABEL:
-                limit_s = max(left_s, LEAST_TIME_S)
-                options = {"time_limit": limit_s, "iterative_refinement_enable": refines, **TOLERANCES}
+                options = {"time_limit": max(left_s, 0.0), "iterative_refinement_enable": refines, **TOLERANCES}
             try:
                 with warnings.catch_warnings(action="ignore"):
                     self._problem.solve(solver=self._solver, **options)

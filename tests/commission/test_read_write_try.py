@@ -205,6 +205,7 @@ def test_the_wrong_profile_is_told_with_the_device_s_own_words(yard: Yard, tmp_p
     ran = gateway("try", "keba_p30", yard.target("meter"), state=tmp_path)
     assert ran.code == 1
     assert "exception 2" in ran.out and "power_w: control needs it" in ran.err
+    assert "no point could be read: this is another kind of device, or another unit" in ran.err
     other = gateway("try", "sunspec_battery", yard.target("meter"), state=tmp_path)
     assert other.code == 1 and "the device does not offer it" in other.out
 

@@ -146,7 +146,8 @@ MISTAKES: list[tuple[tuple[str, str], str]] = [
     (
         ("- {plug_in_s: 60}", "- {plug_in_s: 60, plugs_in: 60}"),
         "site.yaml:47: devices.charger.twin.evs[1].plugs_in: unknown key 'plugs_in'; did you mean 'plug_in_s'?; "
-        "allowed: plug_in_s, unplug_s, needed_wh, battery_wh, max_current_a, wake_s, needs_ventilation",
+        "allowed: plug_in_s, unplug_s, needed_wh, battery_wh, max_current_a, wake_s, needs_ventilation, phases, "
+        "tr90_s, dead_time_s, wakes",
     ),
     (
         ("password_env: BROKER_PASSWORD", "password: secret"),

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
 from config.findings import ConfigError
-from config.loading import check_profile, load_profile
+from config.loading import check_profile, load_profile, shipped_profiles
 
 ProfileFile = Callable[..., Path]
 Edit = tuple[str, str]
@@ -353,3 +354,29 @@ def test_a_right_profile_loads_without_findings(profile_file: ProfileFile, name:
     path = profile_file(name)
     assert told(path) == []
     assert load_profile(path).profile == load_profile(str(path)).profile == name
+
+
+@pytest.mark.parametrize(
+    ("shipped", "change", "words"),
+    [
+        ("eastron_sdm630", ("pace:\n", "pace:\n  max_registers: 1\n"), "takes 2 registers, and one request 1"),
+        ("alfen_eve", ("pace:\n", "pace:\n  write_function: single\n"), "function 6 alone"),
+    ],
+)
+def test_a_value_that_no_request_can_hold_is_refused(
+    tmp_path: Path, shipped: str, change: tuple[str, str], words: str
+) -> None:
+    text = shipped_profiles()[shipped].read_text(encoding="utf-8")
+    kept = [line for line in text.splitlines() if not line.strip().startswith(("max_registers:", "write_function:"))]
+    path = tmp_path / f"{shipped}.yaml"
+    path.write_text("\n".join(kept).replace(*change, 1) + "\n", encoding="utf-8")
+    found = check_profile(path)
+    assert any(words in finding.message for finding in found), found
+
+
+def test_a_constant_outside_of_its_points_range_is_refused(tmp_path: Path) -> None:
+    text = shipped_profiles()["keba_p30"].read_text(encoding="utf-8")
+    path = tmp_path / "keba_p30.yaml"
+    path.write_text(re.sub(r"(rest:\n\s+- \{point: \w+, value: )[\d.]+", r"\g<1>99999", text), encoding="utf-8")
+    assert "99999" in path.read_text(encoding="utf-8")
+    assert any("is outside of the range of" in finding.message for finding in check_profile(path))

@@ -226,7 +226,7 @@ def test_a_lost_meter_widens_the_rest_and_keeps_the_worst_case_inside() -> None:
     assert plant.decision is not None
     assert plant.decision.net_w is None
     plant.meter_good = True
-    plant.run(4, orders)
+    plant.run(8, orders)
     assert plant.net_w == pytest.approx(59.8e3, abs=1.5e3)
 
 
@@ -285,7 +285,7 @@ def test_a_car_that_does_not_draw_is_not_counted_on_and_may_still_wake() -> None
 )
 def test_a_charger_without_room_is_paused_once_and_stays_so(orders: OrdersInForce) -> None:
     plant = Plant(site(device("battery", DeviceKind.BATTERY, 10e3), *CHARGERS[:2]), rest_w=10e3)
-    plant.run(4, FREE)
+    plant.run(61, FREE)
     plant.run(2, orders)
     asked = []
     for _ in range(80):

@@ -1,17 +1,23 @@
 """SunSpec devices, whose registers pysunspec2 encodes: found, resolved, scaled and written."""
 
+import asyncio
+import math
 import struct
 from collections.abc import AsyncIterator, Mapping
 from typing import Any
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from sunspec2.device import Model
 
+from config.loading import load_profile
 from config.profile import PollGroup, Profile
-from config.vocabulary import WriteStatus
+from config.vocabulary import Quality, WriteStatus
 from drivers.modbus.plan import plan_blocks
+from drivers.modbus.request import Failure, RequestFailed
 from drivers.modbus.sunspec import Model as FoundModel
-from drivers.modbus.sunspec import definitions_of, resolve
+from drivers.modbus.sunspec import NotSunSpec, definitions_of, discover, identity, resolve
 from drivers.modbus.sunspec_models import load_model
 from tests.drivers.modbus_server import Bench, bench, make_profile, sunspec_map
 
@@ -267,3 +273,46 @@ def test_points_lie_where_pysunspec2_puts_them(model: int) -> None:
     for name, point in theirs.points.items():
         place = ours.points[name]
         assert (place.offset, place.size) == (point.offset, point.len), name
+
+
+SHIPPED = [load_profile(name) for name in ("sunspec_battery", "sunspec_inverter", "sunspec_meter", "fronius_gen24")]
+MODEL_IDS = st.sampled_from([1, 101, 103, 113, 120, 121, 122, 123, 124, 160, 203, 213, 701, 702, 704, 713, 64999])
+LENGTHS = st.sampled_from([0, 1, 10, 50, 65, 66, 105, 124, 153, 0xFFFE]) | st.integers(0, 300)
+MODELS = st.tuples(MODEL_IDS | st.integers(0, 0xFFFF), LENGTHS, st.binary(max_size=620))
+
+
+@given(profile=st.sampled_from(SHIPPED), models=st.lists(MODELS, max_size=6), tail=st.binary(max_size=40))
+@settings(max_examples=120, deadline=None)
+def test_no_map_raises_or_gives_a_value_that_is_none(
+    profile: Profile, models: list[tuple[int, int, bytes]], tail: bytes
+) -> None:
+    data = b"SunS"
+    for model, length, content in models:
+        data += struct.pack(">HH", model, length) + content.ljust(2 * min(length, 310), b"\x80")[: 2 * length]
+    data += tail
+    refused = RequestFailed(Failure.EXCEPTION, "exception 2")
+
+    async def read(first: int, count: int) -> bytes:
+        at = 2 * (first - 40000)
+        if at < 0 or at + 2 * count > len(data):
+            raise refused
+        return data[at : at + 2 * count]
+
+    async def story() -> None:
+        try:
+            _, chain = await discover(read)
+        except NotSunSpec:
+            return
+        assert all(isinstance(word, str) for word in await identity(read, chain))
+        places = resolve(profile, chain, definitions_of(profile))
+        blocks = [block for group in plan_blocks(profile, places).values() for block in group]
+        for block in blocks:
+            try:
+                reply = bytes((3, 0xFF & 2 * block.count)) + await read(block.first, block.count)
+            except RequestFailed:
+                continue
+            for sample in block.decode(reply, 0.0).values():
+                assert (sample.value is None) == (sample.quality is Quality.BAD)
+                assert not isinstance(sample.value, float) or math.isfinite(sample.value)
+
+    asyncio.run(story())

@@ -391,6 +391,30 @@ async def test_a_peer_that_talks_nonsense_is_a_lost_link_and_nothing_more() -> N
         await server.wait_closed()
 
 
+@pytest.mark.skipif("mosquitto" not in BROKERS, reason="mosquitto is not installed; amqtt waits 10 s for such a client")
+@pytest.mark.parametrize("seed", range(3))
+async def test_bytes_that_are_no_mqtt_in_the_middle_of_a_session_cost_one_connection(
+    tmp_path: Path, seed: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # Some of them begin a packet that would go on for megabytes, and that nothing but the missing ping's answer ends.
+    monkeypatch.setattr("drivers.mqtt.connection._KEEP_ALIVE_S", 1)
+    broker = BROKERS["mosquitto"](tmp_path)
+    await broker.start()
+    field, wire = Field(), Wire(broker.port)
+    await wire.start()
+    try:
+        async with Charger(broker.port).online(), running(driver_for(field, charger(wire.port))) as driver:
+            await field.until(lambda: field.sample("charger", "power_w").value == 11_040.0)
+            # A packet type that is reserved (MQTT 3.1.1, table 2.1), and whatever follows.
+            wire.inject(b"\x00" + random.Random(seed).randbytes(64))
+            await field.until(lambda: field.sample("charger", "power_w").value is None)
+            await field.until(lambda: field.sample("charger", "power_w").value == 11_040.0, within_s=20)
+            assert driver.stats.lost == driver.stats.reconnects == 1
+    finally:
+        await wire.stop()
+        await broker.stop()
+
+
 async def test_a_driver_that_is_cancelled_while_it_connects_leaves_nothing_behind() -> None:
     accepted = asyncio.Event()
 

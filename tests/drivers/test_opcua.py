@@ -7,7 +7,7 @@ import contextlib
 import math
 import random
 import time
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Iterator, Mapping
 from datetime import UTC, datetime
 from pathlib import Path
 from types import SimpleNamespace
@@ -103,6 +103,39 @@ class Container:
             for transport in list(server.iserver.asyncio_transports):
                 transport.abort()
             await server.bserver.stop()
+
+    def cut(self) -> None:
+        """Cut every connection; the server and its sessions live on."""
+        assert self._running is not None
+        for transport in list(self._running.iserver.asyncio_transports):
+            transport.abort()
+
+    def lose_sessions(self) -> None:
+        """As after a restart: no session's token is known any more."""
+        assert self._running is not None
+        self._running.iserver._external_sessions.clear()
+
+    @property
+    def subscriptions(self) -> list[int]:
+        """The ids of the subscriptions that the server has."""
+        assert self._running is not None
+        return list(self._running.iserver.subscription_service.subscriptions)
+
+    @contextlib.contextmanager
+    def counting_sessions(self) -> Iterator[list[str]]:
+        """The names of the sessions that are created meanwhile."""
+        assert self._running is not None
+        inner, create, created = self._running.iserver, self._running.iserver.create_session, list[str]()
+
+        def counted(name: str, *arguments: Any, **options: Any) -> Any:
+            created.append(name)
+            return create(name, *arguments, **options)
+
+        inner.create_session = counted
+        try:
+            yield created
+        finally:
+            inner.create_session = create
 
     def stall(self) -> None:
         """The present subscriptions publish nothing more, not even keep-alives; everything else goes on."""
@@ -388,6 +421,39 @@ async def test_a_restarted_server_is_found_again_under_another_namespace_index(c
         assert driver.stats.reconnects == 1
         assert [state for state, _ in field.links].count(LinkState.LOST) == 1
         assert len(field.results) == 1
+
+
+@ONE_LOOP
+async def test_a_link_that_was_cut_takes_up_its_session_again(container: Container) -> None:
+    field, before = Field(), container.subscriptions
+    with container.counting_sessions() as sessions:
+        async with running(driver_for(field, battery(container.url))) as driver:
+            await field.until(lambda: field.sample("battery", "power_w").value == -5000.0)
+            for cuts in range(1, 4):
+                driver.write(setpoint(1000.0 * cuts, cuts))
+                await field.until(lambda cuts=cuts: len(field.results) == cuts)
+                container.cut()
+                await field.until(lambda cuts=cuts: driver.stats.reconnects == cuts)
+                await container.put("ActivePower", float(cuts))
+                await field.until(lambda cuts=cuts: field.sample("battery", "power_w").value == -1000.0 * cuts)
+            assert len(sessions) == 1
+            assert len(set(container.subscriptions) - set(before)) == 1, (
+                "what the cut link had subscribed to is deleted"
+            )
+
+
+@ONE_LOOP
+async def test_a_session_that_the_server_no_longer_has_is_made_anew(container: Container) -> None:
+    field = Field()
+    with container.counting_sessions() as sessions:
+        async with running(driver_for(field, battery(container.url))) as driver:
+            await field.until(lambda: field.sample("battery", "power_w").value == -5000.0)
+            container.lose_sessions()
+            container.cut()
+            await field.until(lambda: driver.stats.reconnects == 1)
+            await container.put("ActivePower", 2.0)
+            await field.until(lambda: field.sample("battery", "power_w").value == -2000.0)
+            assert len(sessions) == 2
 
 
 @ONE_LOOP

@@ -32,7 +32,7 @@ from drivers.binding import DeviceBinding
 from drivers.driver import Driver
 from drivers.mqtt.connection import MqttConnection
 from drivers.mqtt.driver import MqttDriver
-from drivers.opcua.connection import OpcUaConnection
+from drivers.opcua.connection import KeptSession, OpcUaConnection
 from drivers.opcua.driver import OpcUaDriver
 from tests.drivers.field import Field
 from tests.drivers.mqtt_field import MOSQUITTO, Mosquitto
@@ -47,7 +47,8 @@ MOST_BYTES = 150_000
 @pytest.fixture
 def pauses(monkeypatch: pytest.MonkeyPatch) -> None:
     for driver in ("opcua", "mqtt"):
-        monkeypatch.setattr(f"drivers.{driver}.driver._FIRST_PAUSE_S", 0.001)
+        for pause in ("_FIRST_PAUSE_S", "_LONGEST_PAUSE_S"):
+            monkeypatch.setattr(f"drivers.{driver}.driver.{pause}", 0.001)
 
 
 @contextlib.contextmanager
@@ -136,9 +137,10 @@ async def grown(cuts: Cuts) -> str:
 async def test_memory_stays_flat_over_reconnects_of_a_secured_opcua_link(tmp_path: Path) -> None:
     with secured_battery(tmp_path) as address:
         made: list[OpcUaConnection] = []
+        kept = KeptSession()
 
         def connect(server: OpcUaServer, timeout_s: float) -> OpcUaConnection:
-            made[:] = [OpcUaConnection(server, timeout_s)]
+            made[:] = [OpcUaConnection(server, timeout_s, kept)]
             return made[0]
 
         binding = DeviceBinding("battery", load_profile("opcua_battery"), address, 30_000.0, reversion_s=10.0)
