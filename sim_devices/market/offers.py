@@ -1,4 +1,4 @@
-"""Offers as the market takes them: the interface's own rules, the gate, the sender, the epoch; refused with a reason."""
+"""Offers as the market takes them: the interface's rules, the gate, the sender, the epoch; refused with a reason."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ CLOCKS_DIFFER_S: Final = 2.0
 """An issue this much ahead of the market's clock is taken."""
 
 
-class Refused(Exception):
+class OfferRefusedError(Exception):
     """An offer that is not taken; `reason` is one of REASONS, the text says more."""
 
     def __init__(self, reason: str, detail: str) -> None:
@@ -45,6 +45,8 @@ class Interval(NamedTuple):
     regulation_up_w: float
     regulation_down_w: float
     regulation_price_per_kwh: float
+    energy_up_wh: float
+    energy_down_wh: float
 
 
 class Offered(NamedTuple):
@@ -72,13 +74,13 @@ class OfferBook:
     _taken: dict[str, list[Offered]] = field(default_factory=dict)
 
     def take(self, child: str, payload: bytes, now_s: float, open_s: float) -> Offered:
-        """Take an offer, or raise Refused and count it.
+        """Take an offer, or raise OfferRefusedError and count it.
 
         `open_s`: from then on no gate has closed; an offer that says nothing of that time is late.
         """
         try:
             made = self._checked(child, payload, now_s, open_s)
-        except Refused as refusal:
+        except OfferRefusedError as refusal:
             self.refused[refusal.reason] += 1
             raise
         kept = self._taken.setdefault(child, [])
@@ -96,23 +98,25 @@ class OfferBook:
 
     def _checked(self, child: str, payload: bytes, now_s: float, open_s: float) -> Offered:
         if child not in self.authority_s:
-            raise Refused(UNKNOWN_CHILD, child[:40])
+            raise OfferRefusedError(UNKNOWN_CHILD, child[:40])
         try:
             message = read("offer", payload)
         except UnexpectedError as error:
             reason = NOT_MONOTONE if _rises(str(error)) else BROKEN
-            raise Refused(reason, str(error)[:200]) from error
+            raise OfferRefusedError(reason, str(error)[:200]) from error
         made = _offered(message, now_s)
         if made.issued_s < self.authority_s[child]:
-            raise Refused(OLD_EPOCH, f"issued {self.authority_s[child] - made.issued_s:.1f} s before authority was taken")
+            raise OfferRefusedError(
+                OLD_EPOCH, f"issued {self.authority_s[child] - made.issued_s:.1f} s before authority was taken"
+            )
         if made.issued_s > now_s + CLOCKS_DIFFER_S:
-            raise Refused(FROM_THE_FUTURE, f"issued {made.issued_s - now_s:.1f} s ahead")
+            raise OfferRefusedError(FROM_THE_FUTURE, f"issued {made.issued_s - now_s:.1f} s ahead")
         if made.expires_s <= now_s:
-            raise Refused(EXPIRED, f"{now_s - made.expires_s:.1f} s ago")
+            raise OfferRefusedError(EXPIRED, f"{now_s - made.expires_s:.1f} s ago")
         if any(made.issued_s < one.issued_s for one in self._taken.get(child, [])):
-            raise Refused(OLDER, made.id)
+            raise OfferRefusedError(OLDER, made.id)
         if not any(one.end_s > open_s for one in made.intervals):
-            raise Refused(LATE, f"nothing of it is later than {open_s:.0f}")
+            raise OfferRefusedError(LATE, f"nothing of it is later than {open_s:.0f}")
         return made
 
 
@@ -127,7 +131,7 @@ def _offered(message: Mapping[str, Any], now_s: float) -> Offered:
     issued_s, expires_s = (_seconds(message[name]) for name in ("issued_at", "expires_at"))
     overlaps = any(one.end_s > later.begin_s + 1e-6 for one, later in pairwise(intervals))
     if overlaps:
-        raise Refused(BROKEN, "intervals overlap")
+        raise OfferRefusedError(BROKEN, "intervals overlap")
     return Offered(message["id"], issued_s, expires_s, now_s, intervals)
 
 
@@ -143,6 +147,8 @@ def _interval(raw: Mapping[str, Any]) -> Interval:
         raw.get("regulation_up_w", 0.0),
         raw.get("regulation_down_w", 0.0),
         raw.get("regulation_price_per_kwh") or 0.0,
+        raw["energy_up_wh"],
+        raw["energy_down_wh"],
     )
 
 
