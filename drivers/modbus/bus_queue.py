@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from config.vocabulary import WritePriority
 from drivers.modbus.request import AwaitedRequest, Request
 from drivers.modbus.request_queue import RequestQueue
 
@@ -29,9 +28,9 @@ class BusQueue(RequestQueue):
 
     def pop(self) -> Request | None:
         """The next request to send to a unit that is ready for it."""
-        first: dict[WritePriority, Request] = {}
-        for priority in WritePriority:
-            for request in self._by_priority[priority]:
+        first: dict[int, Request] = {}
+        for priority, queue in enumerate(self._by_priority):
+            for request in queue:
                 if self._is_ready(request.unit):
                     first[priority] = request
                     break

@@ -10,11 +10,8 @@ from config.vocabulary import WritePriority
 from drivers.modbus.request import Request
 
 # A saturated link always has writes waiting, and fast polls: without these the rest would never be served.
-_PASSED_OVER_AT_MOST: Final = {
-    WritePriority.SETPOINT: 12,
-    WritePriority.FAST_POLL: 6,
-    WritePriority.SLOW_POLL: 6,
-}
+_PASSED_OVER_AT_MOST: Final = (0, 12, 6, 6)
+"""By priority; nothing goes before fail-safe."""
 
 
 class RequestQueue:
@@ -58,19 +55,18 @@ class RequestQueue:
         if not count:
             return None
         self._count = count - 1
-        for queue in self._by_priority:
+        for at, queue in enumerate(self._by_priority):
             waiting = len(queue)
             if waiting == count:
                 # Nothing else waits: the way of nearly every request.
-                request = queue.popleft()
-                self._passed_over[request.priority] = 0
-                return request
+                self._passed_over[at] = 0
+                return queue.popleft()
             if waiting:
                 break
-        turn = self.turn_of([priority for priority in WritePriority if self._by_priority[priority]])
+        turn = self.turn_of([at for at, queue in enumerate(self._by_priority) if queue])
         return self._by_priority[turn].popleft()
 
-    def turn_of(self, waiting: Sequence[WritePriority]) -> WritePriority:
+    def turn_of(self, waiting: Sequence[int]) -> int:
         """Which of the kinds that wait, the most urgent first, is served now."""
         turn, passed_over = waiting[0], self._passed_over
         for priority in waiting[1:]:

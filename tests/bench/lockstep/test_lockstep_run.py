@@ -104,13 +104,13 @@ def test_a_killed_gateway_writes_nothing_more_and_one_started_again_takes_the_si
         return lambda world: setpoints.update({name: world.physics.devices["battery_a"].setpoint_w})
 
     actions = [
-        (4.0, LockstepWorld.kill_gateway),
-        (4.5, look("killed")),
-        (20.0, look("reverted")),
-        (21.0, LockstepWorld.start_gateway),
-        (25.0, look("back")),
-        (26.0, LockstepWorld.stop_gateway),
-        (26.5, look("stopped")),
+        (12.0, LockstepWorld.kill_gateway),
+        (12.5, look("killed")),
+        (23.0, look("reverted")),
+        (23.5, LockstepWorld.start_gateway),
+        (28.0, look("back")),
+        (29.0, LockstepWorld.stop_gateway),
+        (29.5, look("stopped")),
     ]
     lockstep.run(30.0, actions=actions)
     assert setpoints["killed"]
