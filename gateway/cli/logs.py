@@ -4,8 +4,19 @@ from __future__ import annotations
 
 import logging
 import sys
+from contextlib import suppress
 
 import structlog
+
+
+class _ToStderr(structlog.PrintLogger):
+    """Standard error as it is with each line; closed or broken, it loses lines and never makes a link fail."""
+
+    def msg(self, message: str) -> None:
+        with suppress(OSError, ValueError):
+            super().msg(message)
+
+    log = debug = info = warn = warning = fatal = failure = err = error = critical = exception = msg
 
 
 def log_to_stderr(level: int = logging.INFO) -> None:
@@ -19,7 +30,6 @@ def log_to_stderr(level: int = logging.INFO) -> None:
             structlog.processors.TimeStamper(fmt="iso", utc=True),
             structlog.dev.ConsoleRenderer(colors=sys.stderr.isatty()),
         ],
-        # Looked up with each line: whoever redirects standard error later, or closes it, must not make a link fail.
-        logger_factory=lambda *_: structlog.PrintLogger(sys.stderr),
+        logger_factory=lambda *_: _ToStderr(sys.stderr),
         wrapper_class=structlog.make_filtering_bound_logger(level),
     )

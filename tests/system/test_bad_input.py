@@ -102,7 +102,6 @@ COMMANDS: dict[str, tuple[str, str]] = {
         "demo SITE --duration 30 --headless --out out --broker nonsense",
         "--broker nonsense: HOST:PORT is asked for",
     ),
-    "a gateway that does not run": ("watch SITE --state nowhere", "is the gateway running, with this state directory?"),
 }
 
 
@@ -116,6 +115,13 @@ async def test_a_command_that_cannot_be_done_says_why(case: str, started: Starte
     default = str(started.folder / "default")
     command = started.run("command", "gateway", *words.split(), LAMINA_STATE=default)
     assert said in "\n".join(await refusal(command))
+
+
+async def test_watching_a_gateway_that_does_not_run_ends_with_1(started: Started) -> None:
+    site = written(steady_site("battery_a"), started.folder)
+    watching = started.run("watch", "gateway", "watch", str(site), "--state", str(started.folder / "nowhere"))
+    assert await watching.ended() == 1
+    assert "is the gateway running, with this state directory?" in watching.errors
 
 
 @pytest.mark.skipif(os.geteuid() == 0, reason="to root every directory is writable")
