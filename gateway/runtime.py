@@ -175,6 +175,7 @@ class Runtime:
         self._received: dict[str, float] = {}
         self._envelope_told: tuple[object, ...] = ()
         self._unmet_told: tuple[str, ...] = ()
+        self._notices_told: tuple[str, ...] = ()
         self._mode_told = ""
         self._publication = Publication(MOVED_PU * site.connection.rating_w)
         self._log = structlog.get_logger()
@@ -436,6 +437,10 @@ class Runtime:
         if unmet != self._unmet_told:
             self._unmet_told = unmet
             self.journal.record("unmet", reasons=report.decision.unmet)
+        named = tuple(text.split(":")[0] for text in report.decision.notices)
+        if named != self._notices_told:
+            self._notices_told = named
+            self.journal.record("notices", notices=report.decision.notices)
 
     def _tell_parents(self, report: CycleReport) -> None:
         """Telemetry and offers, as they are due."""

@@ -39,6 +39,7 @@ def explain_decision(decision: Decision, orders: OrdersInForce, device: str | No
             "side": decision.side,
             "binding": decision.binding,
             "unmet": list(decision.unmet),
+            "notices": list(decision.notices),
         },
         "devices": [_device(decision, resource) for resource in resources],
     }

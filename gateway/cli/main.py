@@ -20,11 +20,13 @@ from gateway.cli.faults import faults_app
 from gateway.cli.logs import log_to_stderr
 from gateway.cli.operator import add_operator
 from gateway.cli.plan import plan
+from gateway.cli.price import study_price
 from gateway.cli.record import record
 from gateway.cli.replay import replay
 from gateway.cli.scenario import scenario_app
 from gateway.cli.settle import settle
 from gateway.cli.sites import BAD_INPUT, FAILED, broker_address, end, loaded, measured_lags, print_findings, site_path
+from gateway.cli.study import study_app
 
 app = typer.Typer(
     name="gateway",
@@ -329,6 +331,8 @@ def schema(
 
 
 app.add_typer(scenario_app, name="scenario")
+study_app.command("price")(study_price)
+app.add_typer(study_app, name="study")
 app.add_typer(faults_app, name="faults")
 add_commissioning(app)
 app.add_typer(certificate_app, name="certificate")

@@ -10,8 +10,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
-from rich.markup import escape
-from rich.table import Table
 
 from config.contracts import Contract, contracts_path, load_contracts
 from config.findings import ConfigError
@@ -134,6 +132,11 @@ def _export(made: Statement, path: Path) -> None:
 
 
 def _print(made: Statement) -> None:
+    from rich.markup import escape
+    from rich.table import Table
+
+    from gateway.cli.commission_tables import console
+
     told = made.as_json()
     table = Table("account", "takes, kWh", "receives", box=None, title=f"Settlement, {told['from']} to {told['to']}")
     for column in table.columns[1:]:
@@ -141,8 +144,6 @@ def _print(made: Statement) -> None:
     for name, sums in told["accounts"].items():
         table.add_row(escape(name), sums["energy_kwh"], sums["amount"])
     table.add_row("sum", told["sum"]["energy_kwh"], told["sum"]["amount"], style="bold")
-    from gateway.cli.commission_tables import console
-
     console().print(table)
     sys.stdout.write(
         f"\n{made.intervals} intervals, {len(made.estimated)} of them estimated, {len(made.unsettled)} unsettled; "

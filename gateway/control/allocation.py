@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from functools import lru_cache
 from math import inf
 from operator import mul
@@ -92,7 +93,7 @@ def allocate(
             binding.append(group.source)
     shares = clearing.shares_w
     if steps:
-        shares = _second_stage(current, shares, steps, share, upper_w)
+        shares = _second_stage(bids, current, shares, steps, share, upper_w, groups)
     return Allocation(shares, clearing.lambda_per_kwh, tuple(binding))
 
 
@@ -164,12 +165,38 @@ def whole_steps(share_w: float, steps: Steps) -> float:
     return power if power >= minimum_w - 1e-6 and power > 0.0 else 0.0
 
 
+@dataclass(slots=True)
+class _Room:
+    """What a group's limit still leaves to be raised, and by how much each member uses it."""
+
+    weights: Mapping[int, float]
+    left_w: float
+
+
+def _rooms(groups: Sequence[GroupLimit], shares_w: Sequence[float]) -> list[_Room]:
+    return [
+        _Room(
+            dict(zip(group.members, group.weights or [1.0] * len(group.members), strict=True)),
+            -group_excess(group, shares_w),
+        )
+        for group in groups
+        if group.side in ("load", "net_upper")
+    ]
+
+
 def _second_stage(
-    bids: Sequence[Bid], shares_w: Sequence[float], steps: Mapping[int, Steps], share: Share, upper_w: float
+    free: Sequence[Bid],
+    bids: Sequence[Bid],
+    shares_w: Sequence[float],
+    steps: Mapping[int, Steps],
+    share: Share,
+    upper_w: float,
+    groups: Sequence[GroupLimit],
 ) -> tuple[float, ...]:
     """Round stepped resources down, share the rest anew beside them, and raise steps for what that leaves.
 
-    The sum never passes `upper_w` by rounding; it falls short of the shares' by less than one largest step, except
+    `free` are the bids before the groups tightened them to `bids`. The sum never passes `upper_w`, nor a group its
+    limit, by rounding; it falls short of the shares' by less than one largest step, except
     where the price decides and the sum has no target.
     """
     result, total_w = list(shares_w), sum(shares_w)
@@ -180,16 +207,22 @@ def _second_stage(
     for index, power in zip(others, share([bids[index] for index in others], beside_w).shares_w, strict=True):
         result[index] = power
     short_w = min(total_w, upper_w) - sum(result)
+    rooms = _rooms(groups, result)
     while short_w > 1.0:
         before_w = short_w
-        short_w = _raised(bids, shares_w, steps, result, short_w)
+        short_w = _raised(free, shares_w, steps, result, short_w, rooms)
         if short_w == before_w:
             break
     return tuple(result)
 
 
 def _raised(
-    bids: Sequence[Bid], shares_w: Sequence[float], steps: Mapping[int, Steps], result: list[float], short_w: float
+    bids: Sequence[Bid],
+    shares_w: Sequence[float],
+    steps: Mapping[int, Steps],
+    result: list[float],
+    short_w: float,
+    rooms: Sequence[_Room],
 ) -> float:
     """Raise by a step each who may be: first from 0, in turn; then what was up, then whoever lost most by rounding."""
     ways = []
@@ -202,9 +235,11 @@ def _raised(
             ways.append((key, to_w))
     for (*_, index), to_w in sorted(ways):
         more_w = to_w - result[index]
-        if more_w <= short_w + 1e-6:
+        if more_w <= short_w + 1e-6 and all(room.weights.get(index, 0.0) * more_w <= room.left_w for room in rooms):
             short_w -= more_w
             result[index] = to_w
+            for room in rooms:
+                room.left_w -= room.weights.get(index, 0.0) * more_w
     return short_w
 
 

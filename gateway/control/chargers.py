@@ -39,6 +39,8 @@ CURVES_KEPT: Final = 4096
 TAKES_LITTLE: Final = "the car takes less than the least current"
 NOT_WOKEN: Final = "not woken"
 PAUSED: Final = "paused"
+PAUSED_OFTEN: Final = "paused often enough"
+LEAST_TIME_ON: Final = "least time on"
 TAKES: Final = "what the car takes"
 
 _BAD: Final = Quality.BAD
@@ -83,7 +85,8 @@ def charger_bounds(
     _take_turns(model, known, session, now_s)
     lower = _NOTHING
     if session.keeps_on:
-        lower = _new(Bound, (min(model.minimum_w, upper.value_w), "least time on"))
+        why = PAUSED_OFTEN if session.pauses >= model.most_pauses else LEAST_TIME_ON
+        lower = _new(Bound, (min(model.minimum_w, upper.value_w), why))
     if model.needed_wh is None or model.stay_s is None:
         return lower, upper, model.curve
     charged_wh = device.number(SESSION_ENERGY_WH, now_s, SLOW_POINT_STALE_S) or 0.0

@@ -139,7 +139,8 @@ def clear(bids: Sequence[Bid], target_w: float) -> Clearing:
     share = field_of_bids.crossing(right, left, target_w)
     units = [a + share * (b - a) for a, b in zip(right, left, strict=True)]
     shares_w = tuple(field_of_bids.shares(units))
-    return Clearing(below + share * (above - below), shares_w, sum(shares_w))
+    # Rounding must not carry the price past a breakpoint, where the curves may jump.
+    return Clearing(min(below + share * (above - below), above), shares_w, sum(shares_w))
 
 
 def taken_at(bids: Sequence[Bid], price_per_kwh: float) -> Clearing:

@@ -123,12 +123,12 @@ def decide(model: SiteModel, image: Image, orders: OrdersInForce, state: Control
     groups, price = _groups(model, orders, resources, usable, connection), _price(model, orders)
     if loads_unevenly(model):
         groups += phase_groups(model, orders.limits, image, usable, connection.shared_w, rest)
-    wanted, wished = _bids(usable, orders), wishes(usable, orders.overrides, state.memory)
+    steps = charger_steps(usable, state.memory)
+    wanted, wished = _bids(usable, orders), wishes(usable, steps, orders.overrides, state.memory)
     bids = within_limits(wanted, wished, corrected, groups)
     local = planned_price(orders.plan, bids, rest, corrected)
     if local is not None:
         price, corrected = local.lambda_per_kwh, corrected._replace(target_w=local.total_w)
-    steps = charger_steps(usable, state.memory)
     allocation = allocate(bids, *corrected, price, groups, steps)
     total_w = sum(allocation.shares_w)
     side, binding = binding_of(envelope, corrected, total_w, allocation)
@@ -290,13 +290,13 @@ def _setpoints(
 ) -> tuple[DeviceSetpoint, ...]:
     held = {override.device for override in orders.overrides}
     chosen_by = shares.binding or (orders.plan.source if orders.plan is not None else "")
-    granted, now_s = shares.granted, state.last_s or 0.0
+    granted, now_s, remembered = shares.granted, state.last_s or 0.0, state.memory.devices
     setpoints = []
     for index, (resource, share_w, asked_w) in enumerate(zip(usable, granted.shares_w, shares.asked_w, strict=True)):
         model = resource.model
         cause = _cause(resource, share_w, chosen_by, held)
         power_w = asked_w
-        known = state.memory.of(model)
+        known = remembered[model.name]
         if asked_w != share_w:
             cause = f"{shares.binding or cause} (bridging)"
             if index in granted.ceilings_w:

@@ -91,11 +91,10 @@ class _Others(NamedTuple):
 def charger_steps(usable: Sequence[Resource], memory: ResourceMemory) -> dict[int, Steps]:
     """Chargers move in whole steps of current."""
     steps = {}
-    for index, resource in enumerate(usable):
-        model = resource.model
+    for index, (model, *_) in enumerate(usable):
         if model.kind is not _CHARGER:
             continue
-        known, step_w = memory.of(model), charger_step_w(model)
+        known, step_w = memory.devices[model.name], charger_step_w(model)
         session, least_w = known.session, max(model.minimum_w, step_w)
         if session is None:
             steps[index] = _new(Steps, (step_w, least_w, known.asked_w, model.max_w, inf, 0.0))
@@ -115,8 +114,11 @@ def grant(sharing: Sharing, shares_w: tuple[float, ...], steps: Mapping[int, Ste
     if ceilings_w is None:
         ceilings_w = {car.at: car.want_w for car in cars}
         more_w = sum([car.want_w - shares_w[car.at] for car in cars if car.unrestricted])
-        if more_w > NEAR_W and not _fits(sharing, shares_w, ceilings_w, more_w):
-            second = _what_is_left(sharing, cars, steps, others)
+        upper_w = sharing.bounds.upper_w
+        if sharing.bounds.target_w is None:
+            upper_w = min(sharing.memory.room.lasting_w(sharing.now_s - ROOM_S) + others.sun_w, upper_w)
+        if more_w > NEAR_W and not _fits(sharing, shares_w, ceilings_w, upper_w - more_w):
+            second = _what_is_left(sharing, cars, steps, upper_w)
             restricted |= {index for index, ceiling in second.items() if ceiling < ceilings_w[index] - NEAR_W}
             ceilings_w = second
         _wait_for_room(sharing, cars, shares_w, ceilings_w, others)
@@ -129,6 +131,9 @@ def grant(sharing: Sharing, shares_w: tuple[float, ...], steps: Mapping[int, Ste
 
 def _others(sharing: Sharing, cars: Sequence[_Car], shares_w: Sequence[float]) -> _Others:
     """What is beside the cars. What load and sun leave to all others is remembered, unless a target decides."""
+    if sharing.bounds.target_w is not None:
+        sharing.memory.room.seen.clear()
+        return _Others(0.0, 0.0)
     mine = {car.at for car in cars}
     sun_w = taken_w = 0.0
     for index, (resource, share_w) in enumerate(zip(sharing.usable, shares_w, strict=True)):
@@ -140,10 +145,7 @@ def _others(sharing: Sharing, cars: Sequence[_Car], shares_w: Sequence[float]) -
             taken_w += max(power_w - share_w, 0.0)
         else:
             taken_w += max(power_w, share_w)
-    if sharing.bounds.target_w is not None:
-        sharing.memory.room.seen.clear()
-    else:
-        sharing.memory.room.see(sharing.now_s, sharing.bounds.upper_w - sun_w)
+    sharing.memory.room.see(sharing.now_s, sharing.bounds.upper_w - sun_w)
     return _Others(sun_w, taken_w)
 
 
@@ -189,27 +191,24 @@ def _held(sharing: Sharing, car: _Car) -> bool:
     return idle or known.seldom(sharing.now_s, sharing.usable[car.at].measured_s)
 
 
-def _fits(sharing: Sharing, shares_w: Sequence[float], ceilings_w: Mapping[int, float], more_w: float) -> bool:
-    """Whether all wanted ceilings have room beside the shares of all others."""
-    if sharing.bounds.target_w is not None or sum(shares_w) + more_w > sharing.bounds.upper_w:
+def _fits(sharing: Sharing, shares_w: Sequence[float], ceilings_w: Mapping[int, float], most_w: float) -> bool:
+    """Whether all wanted ceilings have room beside the shares of all others, which may come to `most_w`."""
+    if sharing.bounds.target_w is not None or sum(shares_w) > most_w:
         return False
     powers_w = [ceilings_w.get(index, share) for index, share in enumerate(shares_w)]
     return all(group_excess(group, powers_w) <= NEAR_W for group in sharing.groups)
 
 
 def _what_is_left(
-    sharing: Sharing, cars: Sequence[_Car], steps: Mapping[int, Steps], others: _Others
+    sharing: Sharing, cars: Sequence[_Car], steps: Mapping[int, Steps], upper_w: float
 ) -> dict[int, float]:
-    """The sharing of what every car might take; who wants nothing comes last."""
+    """The sharing of what every car might take, of what has had room for a while; who wants nothing comes last."""
     bids, whole = list(sharing.bids), dict(steps)
     for car in cars:
         bid, least_w = bids[car.at], car.model.minimum_w if car.session.keeps_on else 0.0
         most_w = 0.0 if car.session.wants_nothing else max(car.want_w, bid.lower_w)
         bids[car.at] = Bid(bid.curve, min(max(bid.lower_w, least_w), most_w), most_w)
         whole[car.at] = steps[car.at]._replace(takes_w=inf, most_w=most_w)
-    upper_w = sharing.bounds.upper_w
-    if sharing.bounds.target_w is None:
-        upper_w = min(sharing.memory.room.lasting_w(sharing.now_s - ROOM_S) + others.sun_w, upper_w)
     shares_w = sharing.again(bids, whole, upper_w)
     ceilings_w = {car.at: _whole(car, min(car.want_w, shares_w[car.at])) for car in cars}
     idle = [car for car in cars if car.session.wants_nothing]

@@ -72,7 +72,7 @@ def _resource(model: DeviceModel, image: Image, stale_after_s: float, memory: Re
     if not model.controllable or not device.present:
         reason = "read-only" if not model.controllable else "lost"
         return _unusable(model, power, measured_s, quality, reason)
-    known = memory.of(model)
+    known = memory.devices.get(model.name) or memory.of(model)
     if model.kind is _CHARGER:
         known.sampled(measured_s)
         cycle = _new(Cycle, (now_s, measured_s, power))

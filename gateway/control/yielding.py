@@ -6,9 +6,10 @@ the operator, the operator before a dispatch. Each is moved by the least that is
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Final, NamedTuple
 
+from config.vocabulary import DeviceKind
 from gateway.control.allocation import GroupLimit
 from gateway.control.clearing import Bid
 from gateway.control.connection import SumBounds
@@ -20,7 +21,7 @@ NEAR_W: Final = 1.0
 
 
 class Wish(NamedTuple):
-    """Bounds of a bid that may be given up down to the device's own, and for whom: an operator's, or a charger's."""
+    """How far the bounds of a bid may be given up, and for whom: an operator's, or a charger's."""
 
     at: int
     lower_w: float
@@ -29,19 +30,34 @@ class Wish(NamedTuple):
     turn: float = 0.0
 
 
-def wishes(usable: Sequence[Resource], overrides: Sequence[OverrideInForce], memory: ResourceMemory) -> list[Wish]:
-    """Every bound of this cycle that yields to limits."""
-    held = {override.device: override for override in overrides}
+def wishes(
+    usable: Sequence[Resource], chargers: Iterable[int], overrides: Sequence[OverrideInForce], memory: ResourceMemory
+) -> list[Wish]:
+    """Every bound of this cycle that yields to limits; `chargers` by their indexes."""
     found = []
-    for index, (model, _, _, _, _, lower, upper, _) in enumerate(usable):
-        session = memory.session(model.name) if model.ceiling else None
-        least_w = 0.0 if session is not None else lower.value_w
-        override = held.get(model.name) if held else None
-        if override is not None:
-            found.append(Wish(index, least_w, upper.value_w, override))
-        elif session is not None and session.keeps_on:
-            found.append(Wish(index, least_w, upper.value_w, None, session.turn))
+    held = {override.device: override for override in overrides}
+    for index in chargers:
+        model = usable[index].model
+        session = memory.devices[model.name].session
+        if session is not None and session.keeps_on and model.name not in held:
+            found.append(Wish(index, 0.0, usable[index].upper.value_w, None, session.turn))
+    if held:
+        for index, resource in enumerate(usable):
+            override = held.get(resource.model.name)
+            if override is not None:
+                least_w = 0.0 if resource.model.kind is DeviceKind.CHARGER else resource.lower.value_w
+                found.append(Wish(index, *_as_far_as(override, least_w, resource.upper.value_w), override))
     return found
+
+
+def _as_far_as(override: OverrideInForce, least_w: float, most_w: float) -> tuple[float, float]:
+    """How far an operator's order may give way: a power at which to hold as far as the device goes, bounds only to 0 W.
+
+    Whoever stops or bounds a device may be standing at it: no limit makes it give or take what it may not.
+    """
+    if override.holds and override.lower_w != 0.0:
+        return least_w, most_w
+    return max(least_w, min(override.lower_w, 0.0)), min(most_w, max(override.upper_w, 0.0))
 
 
 def within_limits(
@@ -49,6 +65,9 @@ def within_limits(
 ) -> list[Bid]:
     """The bids with their wishes given up as far as the bounds and the groups need it, each by the least."""
     if not wished:
+        return bids
+    least_w, most_w = sum([lower_w for _, lower_w, _ in bids]), sum([upper_w for _, _, upper_w in bids])
+    if not groups and least_w <= bounds.upper_w and most_w >= bounds.lower_w:
         return bids
     result = list(bids)
     everyone = GroupLimit(tuple(range(len(bids))), "net_upper", bounds.upper_w, "")

@@ -71,5 +71,6 @@ def _fall(at: float, high_w: float, low_w: float, planned: Planned | None) -> Cu
 
 def _joined(upper: CurvePoints, lower: CurvePoints) -> CurvePoints:
     """One fall after the other; where they would overlap, the lower one begins at the upper one's end."""
-    shift = max(upper[-1][0] - lower[0][0], 0.0)
-    return *upper, *((price + shift, power_w) for price, power_w in lower)
+    end = upper[-1][0]
+    shift = max(end - lower[0][0], 0.0)
+    return *upper, *((max(price + shift, end), power_w) for price, power_w in lower)

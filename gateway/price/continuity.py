@@ -1,8 +1,8 @@
 """The continuity property, tried numerically: the outside's price must fade out of the local one towards balance.
 
 Every figure is a difference of prices that the gateway's own clearing came to, beside what the formula says. The page
-and the JSON are written by `python -m gateway.price.continuity [--json] [--out FILE]`; it ends with 1 where a form does
-not do what is known of it.
+and the JSON are written by `gateway study price [--json] [--out FILE]`, or by this module as a command; it ends with 1
+where a form does not do what is known of it.
 """
 
 from __future__ import annotations

@@ -5,7 +5,7 @@ from __future__ import annotations
 import random
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from gateway.control.clearing import Bid, Clearing, clear, make_curve, taken_at
@@ -45,6 +45,7 @@ def test_price_and_shares_are_monotone_in_the_target(all_bids: list[Bid], a_w: f
 
 
 @given(st.lists(bids(), min_size=1, max_size=6), st.floats(-4e5, 4e5))
+@example([Bid(make_curve([(-0.4, 1e3), (-0.1, 0.0), (-0.1, -1e3), (0.0, -1e3)]), -1e3, 1e3)], 0.0)
 def test_shares_are_what_the_curves_take_at_lambda(all_bids: list[Bid], target_w: float) -> None:
     clearing = clear(all_bids, target_w)
     for share, one in zip(clearing.shares_w, all_bids, strict=True):
