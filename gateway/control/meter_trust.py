@@ -9,14 +9,16 @@ one (the opposite), as the variance of what is left over, in parts of the device
   or control without the meter): behind a good meter the devices may cancel a load that moves, which looks the same
   but for the moment before they do, so that no reading may go further than `SHOWN` of the movement either.
   A value that does not change in its last digit for `FROZEN_S` while the devices move needs no such cause;
-- reversed: at most `BAD_REST` is left if it mirrors them.
+- reversed: at most `BAD_REST` is left if it mirrors them, and no reading goes further than the mirror by `SHOWN` of the
+  movement: a jump of the load to about twice a limit looks mirrored once the devices have answered it, but not before.
 
 A movement counts if it is `LEAST_PU` of the rating and `STEP_OVER_NOISE` times the second largest jump of the rest
 of the last half hour (the part that no meter could have made of the devices' own movement; the largest may be the
 fault's beginning), beyond the doubt about the devices' own power. A false alarm needs a jump of a size that was not
-seen twice lately, opposite to our step, equal to it within 30 %, and within the same sample. One bad window makes the
-meter doubted: control goes on as with a lost meter, from the rest before the window, which moves the devices back and
-tests the meter again. A second one latches fail-safe, until an operator releases it or `PROOFS` good windows in a row.
+seen twice lately, that no answer of control follows, opposite to our step, equal to it within 30 %, and within the
+same sample. One bad window makes the meter doubted: control goes on as with a lost meter, from the rest before the
+window, which moves the devices back and tests the meter again. A second one latches fail-safe, until an operator
+releases it or `PROOFS` good windows in a row.
 """
 
 from __future__ import annotations
@@ -43,7 +45,7 @@ CLEARS_PU: Final = 0.02
 """A doubted meter that follows a movement of this size with no more than `BAD_REST` left over is good, at any noise."""
 
 SHOWN: Final = 0.3
-"""A meter that is blind shows at most this part of the movement at any moment. What control cancels it has seen."""
+"""A meter that is blind or reversed shows at most this part of the movement more than it should, at any moment."""
 
 RECORDS_KEPT: Final = 512
 DOUBTED_WINDOW_S: Final = 60.0
@@ -198,12 +200,11 @@ class MeterTrust:
             return None
         if window.left_over_pu(1.0) <= GOOD_REST:
             return "good"
-        own = not self.good or self._caused(window, arrival_s)
-        if own and window.shown_pu() <= SHOWN and window.left_over_pu(0.0) <= BAD_REST:
+        own, shown_pu = not self.good or self._caused(window, arrival_s), window.shown_pu()
+        if own and shown_pu <= SHOWN and window.left_over_pu(0.0) <= BAD_REST:
             return "blind to the devices"
-        if (own or moved_w >= MIRRORED_OVER_NOISE * self.noise_w) and window.left_over_pu(-1.0) <= BAD_REST:
-            return "reversed"
-        return None
+        mirrored = shown_pu <= 1.0 + SHOWN and window.left_over_pu(-1.0) <= BAD_REST
+        return "reversed" if mirrored and (own or moved_w >= MIRRORED_OVER_NOISE * self.noise_w) else None
 
     def _frozen(self, window_s: float) -> bool:
         since, last = self.unchanged, self.records[-1]

@@ -6,7 +6,7 @@ from math import inf, nan
 from types import MappingProxyType
 
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
 from config.vocabulary import (
@@ -155,7 +155,14 @@ samplings = st.builds(
 )
 
 
+# Loads that jump to about twice a limit: what control leaves of the jump looks like a mirror of its answer.
+TWICE_A_LIMIT = ((0.05, 0.0), (0.05, 3.0), Sampling(0.1, 0.0, 5.0, 0.0), 0.5)
+
+
 @settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@example(*TWICE_A_LIMIT, [(0.0, 17529.0, 0.0), (30485.0, 14066.0, 0.0)])
+@example(*TWICE_A_LIMIT, [(0.0, 17529.0, 0.0), (33045.0, 0.0, 0.0)])
+@example(*TWICE_A_LIMIT, [(6057.0, 21422.0, 0.0), (36986.0, 21851.0, 0.0)])
 @given(
     lags,
     lags,
