@@ -8,16 +8,11 @@ import random
 import time
 from collections.abc import Callable, Mapping
 from contextlib import AsyncExitStack
-from dataclasses import dataclass, field
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 import structlog
 
-from config.lags import MeasuredLag
 from config.messages import Acknowledgement, Offer
-from config.profile import Profile
-from config.site import Address, MqttBroker, Site
 from config.vocabulary import POWER_W, Clock, DeviceKind, UtcClock, WriteResult, WriteStatus
 from drivers.backoff import Backoff
 from drivers.cancellation import ended
@@ -29,7 +24,7 @@ from gateway.control.decision import Decision
 from gateway.control.model import build_site_model, with_what_may_be_written
 from gateway.control.orders_in_force import OrdersInForce
 from gateway.cycle import ControlCycle, CycleReport
-from gateway.energy_record import EnergyRecord
+from gateway.cycle_journal import CycleJournal
 from gateway.image import Image, ImageInbox
 from gateway.journal import Journal
 from gateway.local_socket import local_socket
@@ -40,10 +35,8 @@ from gateway.orders.operator import Operable, OperatorDesk
 from gateway.parent.aggregate import compliance, flexibility, offer, telemetry
 from gateway.parent.mqtt_parent import MqttParent
 from gateway.parent.publication import MOVED_PU, Publication
-from gateway.power_record import PowerRecord
 from gateway.readback import ReadBackWatch
-from gateway.recording import Recorder, header
-from gateway.recording_file import RecordingFile
+from gateway.run_options import RunOptions
 from gateway.snapshot import ProcessUse, SharedProcess, snapshot
 from gateway.state_directory import SOCKET_NAME
 from gateway.surroundings import FIELD, Surroundings
@@ -64,48 +57,6 @@ HEARTBEATS_PER_TIMEOUT: Final = 3.0
 
 SETTLED_S: Final = 15.0
 """By then every link that answers has read its models and made its plans."""
-
-
-@dataclass(frozen=True, slots=True)
-class RunOptions:
-    """How a site is run. `addresses` replace those of the site file, for twins and their ports.
-
-    `broker` replaces the parents' brokers, `spare_broker` serves those that the site file gives none.
-    """
-
-    site: Site
-    profiles: Mapping[str, Profile]
-    directory: Path
-    addresses: Mapping[str, Address] = field(default_factory=dict)
-    twins: frozenset[str] = frozenset()
-    twin_world: tuple[str, int] | None = None
-    broker: MqttBroker | None = None
-    spare_broker: MqttBroker | None = None
-    observe: bool = False
-    allow_real_writes: bool = False
-    trace: bool = False
-    lags: Mapping[str, MeasuredLag] = field(default_factory=dict)
-    record_decisions: Path | None = None
-
-    def all_addresses(self) -> dict[str, Address]:
-        """Where each device is in this run."""
-        return {name: self.addresses.get(name, device.address) for name, device in self.site.devices.items()}
-
-    def writable(self) -> dict[str, bool]:
-        """Twins may be written; real devices only by leave; neither while observing nor where the site file says no."""
-        return {
-            name: not self.observe and not device.read_only and (name in self.twins or self.allow_real_writes)
-            for name, device in self.site.devices.items()
-        }
-
-    def written_addresses(self) -> dict[str, Address]:
-        """The devices that will be written to, and where they are."""
-        writable = self.writable()
-        return {
-            name: address
-            for name, address in self.all_addresses().items()
-            if writable[name] and self.profiles[name].control is not None
-        }
 
 
 class Runtime:
@@ -168,15 +119,10 @@ class Runtime:
         self.use = (ProcessUse if surroundings.own_process else SharedProcess)(clock)
         self.started_s = clock()
         self.restarts = 0
-        self._power_record = PowerRecord()
-        self._energy_record = EnergyRecord(self.model)
-        self._recorder = None if options.record_decisions is None else Recorder()
-        self._recording: RecordingFile | None = None
+        self._cycle_journal = CycleJournal(
+            self.journal, self.model, utc, trace=options.trace, recording=options.record_decisions
+        )
         self._received: dict[str, float] = {}
-        self._envelope_told: tuple[object, ...] = ()
-        self._unmet_told: tuple[str, ...] = ()
-        self._notices_told: tuple[str, ...] = ()
-        self._mode_told = ""
         self._publication = Publication(MOVED_PU * site.connection.rating_w)
         self._log = structlog.get_logger()
 
@@ -239,10 +185,8 @@ class Runtime:
         self._start_journal()
         async with AsyncExitStack() as stack:
             stack.push_async_callback(self.journal.close)
-            if self.options.record_decisions is not None:
-                self._recording = RecordingFile(self.options.record_decisions)
-                self._recording.put(header(self.model))
-                stack.push_async_callback(self._recording.close)
+            self._cycle_journal.open()
+            stack.push_async_callback(self._cycle_journal.close)
             if self._around.own_process:
                 await stack.enter_async_context(
                     local_socket(self.options.directory / SOCKET_NAME, self._answer, self.snapshot)
@@ -369,25 +313,7 @@ class Runtime:
         if self.planner is not None and self.cycle.image is not None:
             self.planner.observe(decision, self.cycle.image, report.orders)
         self._look_at_read_backs()
-        if self._recording is not None and self._recorder is not None and self.cycle.image is not None:
-            self._recording.put(self._recorder.take(self.cycle.image, report.orders, decision))
-        row = self._power_record.take(decision, report.orders)
-        if row is not None:
-            self.journal.record("power", **row)
-        interval = self._energy_record.take(self.utc(), decision, self.cycle.image, report.orders)
-        if interval is not None:
-            self.journal.record("interval", **interval)
-        self._tell_envelope(report)
-        if self.options.trace:
-            self.journal.record(
-                "cycle",
-                net_w=decision.net_w,
-                cycle_ms=round(report.duration_ms, 3),
-                start_jitter_ms=None if report.jitter_ms is None else round(report.jitter_ms, 3),
-                binding=decision.binding,
-                setpoints={item.device: round(item.power_w, 1) for item in decision.setpoints},
-                causes={item.device: item.cause for item in decision.setpoints},
-            )
+        self._cycle_journal.take(report, self.cycle.image)
         self._tell_parents(report)
         if self.twin_world is not None:
             self.twin_world.tell(
@@ -411,36 +337,6 @@ class Runtime:
         for device, text in self.bypass.look(self.cycle.image, self.report.decision, self.read_backs.differences):
             self._log.warning("commanded behind this gateway's back", device=device, reason=text)
             self.journal.record("bypass", device=device, reason=text)
-
-    def _tell_envelope(self, report: CycleReport) -> None:
-        envelope = report.decision.envelope
-        target = envelope.target
-        told = (envelope.lower, envelope.upper, target)
-        if told != self._envelope_told:
-            self._envelope_told = told
-            self.journal.record(
-                "envelope",
-                lower_w=envelope.lower.value_w,
-                lower_source=envelope.lower.source,
-                upper_w=envelope.upper.value_w,
-                upper_source=envelope.upper.source,
-                target_w=None if target is None else target.value_w,
-                target_source=None if target is None else target.source,
-            )
-        reason = report.orders.fallback_reason
-        mode = "fallback" if reason else "normal"
-        if mode != self._mode_told:
-            self._mode_told = mode
-            self._log.info("mode", mode=mode, reason=reason)
-            self.journal.record("mode", state=mode, reason=reason)
-        unmet = tuple(text.split(":")[0] for text in report.decision.unmet)
-        if unmet != self._unmet_told:
-            self._unmet_told = unmet
-            self.journal.record("unmet", reasons=report.decision.unmet)
-        named = tuple(text.split(":")[0] for text in report.decision.notices)
-        if named != self._notices_told:
-            self._notices_told = named
-            self.journal.record("notices", notices=report.decision.notices)
 
     def _tell_parents(self, report: CycleReport) -> None:
         """Telemetry and offers, as they are due."""
@@ -507,9 +403,7 @@ class Runtime:
             self._log.warning("a stored order is left behind", reason=problem)
 
     def _end_journal(self) -> None:
-        interval = self._energy_record.close(self.utc(), self.cycle.image)
-        if interval is not None:
-            self.journal.record("interval", **interval)
+        self._cycle_journal.last_interval(self.cycle.image)
         self.journal.record("summary", **self.figures())
 
     def figures(self) -> dict[str, Any]:

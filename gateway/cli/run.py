@@ -25,7 +25,8 @@ from gateway.bench.fault_proxies import FaultProxies
 from gateway.bench.twins import TwinsProcess
 from gateway.cli.sites import BAD_INPUT, FAILED, broker_address
 from gateway.device_locks import held_devices
-from gateway.runtime import RunOptions, Runtime
+from gateway.run_options import RunOptions
+from gateway.runtime import Runtime
 from gateway.state_directory import SiteHeldError, default_state_directory, held_state_directory
 
 ALL: Final = "all"

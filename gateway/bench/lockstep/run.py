@@ -25,7 +25,8 @@ from gateway.bench.lockstep.virtual_loop import BEGIN_S, VirtualLoop
 from gateway.bench.lockstep.world import LockstepWorld
 from gateway.bench.realtime import SCRIPT_OVERRUN_S, prepare
 from gateway.bench.run_files import DSO_FILE, END_FILE, PHYSICS_FILE
-from gateway.runtime import RunOptions, Runtime
+from gateway.run_options import RunOptions
+from gateway.runtime import Runtime
 from gateway.surroundings import Surroundings
 from sim_devices.dso.log import JsonLines
 from sim_devices.dso.script import ScriptError, check_timing
