@@ -11,8 +11,10 @@ from typing import Any, Final
 
 from config.compliance import compliance_names
 from config.findings import Path, Problem, Severity, did_you_mean, shown
+from config.grid_support_checks import grid_support_is_measured
 from config.layer_checks import LAYER_RULES
-from config.link_checks import host_of, links_have_one_name
+from config.link_checks import host_of, hosts_have_no_port, links_have_one_name, ports_have_one_use
+from config.network import network_devices_are_there
 from config.partial import broken, known
 from config.planning import planned_storages_are_there
 from config.profile import Profile
@@ -42,6 +44,7 @@ def site_problems(
     if not known(site, "devices"):
         return
     yield from broken(_meter_is_a_meter, site, profiles)
+    yield from broken(grid_support_is_measured, site, profiles)
     for name, device in site.devices.items():
         at = ("devices", name)
         yield from (problem.under(at) for problem in broken(_twin_series, device, series))
@@ -216,6 +219,8 @@ SITE_RULES: Final[tuple[Rule, ...]] = (
     _the_unit_is_shared,
     _devices_agree_on_their_line,
     links_have_one_name,
+    ports_have_one_use,
+    hosts_have_no_port,
     _chargers_agree_on_their_listener,
     _one_parent_to_a_name,
     _one_parent_dispatches,
@@ -223,6 +228,7 @@ SITE_RULES: Final[tuple[Rule, ...]] = (
     _somebody_can_be_lost,
     compliance_names,
     planned_storages_are_there,
+    network_devices_are_there,
     *LAYER_RULES,
     *SECURITY_RULES,
 )

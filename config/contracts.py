@@ -6,7 +6,7 @@ and settled as without it.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Annotated, ClassVar, Final, Literal
 
@@ -45,7 +45,7 @@ def _two_parties(contract: Contract) -> Iterator[Problem]:
         yield Problem(("reference",), words, "outside")
 
 
-def _begins_before_it_ends(contract: Contract) -> Iterator[Problem]:
+def _begins_before_it_ends(contract: Contract | RegulationTerms) -> Iterator[Problem]:
     if contract.begin >= contract.end:
         yield Problem(("begin",), "is not before `end`", see=("end",))
 
@@ -73,20 +73,49 @@ class Contract(Strict):
     rules: ClassVar[tuple[Rule, ...]] = (_two_parties, _begins_before_it_ends)
 
 
+class RegulationTerms(Strict):
+    """What the outside pays the layer for the regulation that its dispatches reserve.
+
+    Capacity and movement (mileage) are paid for as far as the signal was followed: precision is 1 less the energy
+    missed over the energy asked, both averaged over the same 10 s (PJM Manual 12, section 4.5.6, precision score).
+    """
+
+    id: ContractId = Field(description="its name in the ledger")
+    capacity_per_kwh: Annotated[float, Field(strict=True, ge=0, le=MOST_PRICE)] = Field(
+        description="for a kW kept ready for an hour, up or down"
+    )
+    mileage_per_kw: Annotated[float, Field(strict=True, ge=0, le=MOST_PRICE)] = Field(
+        0.0, description="for each kW by which the signal moved what was asked"
+    )
+    performance: Literal["precision", "none"] = Field(
+        "precision", description="both are paid times the precision, or in full"
+    )
+    least_precision: Annotated[float, Field(strict=True, ge=0, le=1)] = Field(
+        0.0, description="below it nothing is paid"
+    )
+    begin: AwareDatetime = Field(description="with its offset; holds for intervals that begin at it or later")
+    end: AwareDatetime = Field(description="with its offset; intervals that begin at it or later are not part of it")
+
+    rules: ClassVar[tuple[Rule, ...]] = (_begins_before_it_ends,)
+
+
 def _each_id_once(contracts: Contracts) -> Iterator[Problem]:
-    seen: dict[str, int] = {}
-    for at, contract in enumerate(contracts.contracts):
-        first = seen.setdefault(contract.id, at)
-        if first != at:
-            see = ("contracts", first, "id")
-            yield Problem(("contracts", at, "id"), f"{shown(contract.id)} is there twice", see=see)
+    several: dict[str, Sequence[Contract | RegulationTerms]]
+    several = {"contracts": contracts.contracts, "regulation": contracts.regulation}
+    for part, agreed in several.items():
+        seen: dict[str, int] = {}
+        for at, one in enumerate(agreed):
+            first = seen.setdefault(one.id, at)
+            if first != at:
+                yield Problem((part, at, "id"), f"{shown(one.id)} is there twice", see=(part, first, "id"))
 
 
 class Contracts(Strict):
-    """The contracts of one site."""
+    """The contracts of one site, and what the outside pays it for regulation."""
 
     site: Name = Field(description="the site's name")
     contracts: tuple[Contract, ...] = Field(description="in any order")
+    regulation: tuple[RegulationTerms, ...] = Field((), description="agreements with the outside, in any order")
 
     rules: ClassVar[tuple[Rule, ...]] = (_each_id_once,)
 
@@ -98,6 +127,11 @@ def contracts_path(site_path: Path) -> Path:
 
 def load_contracts(path: Path, site: Site) -> tuple[Contract, ...]:
     """The contracts of a site; raises ConfigError with every error of the file."""
+    return load_agreements(path, site).contracts
+
+
+def load_agreements(path: Path, site: Site) -> Contracts:
+    """The whole file of a site's contracts; raises ConfigError with every error of it."""
     document = read_document(path)
     if document.root is None:
         raise ConfigError(document.findings)
@@ -111,7 +145,7 @@ def load_contracts(path: Path, site: Site) -> tuple[Contract, ...]:
         found.append(Finding(str(path), document.line(("site",)), "site", words, site.site))
     if found:
         raise ConfigError(found)
-    return made.contracts
+    return made
 
 
 def _strangers(contracts: Contracts, site: Site) -> Iterator[Problem]:

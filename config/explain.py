@@ -12,7 +12,7 @@ from pydantic_core import ErrorDetails
 
 from config.findings import Path, Problem, did_you_mean, shown
 from config.partial import NotKnownError, Partial, broken
-from config.schema_text import Schema, describe, resolved, schema_at, schema_of, tags
+from config.schema_text import PATTERN_TEXT, Schema, describe, resolved, schema_at, schema_of, tags
 from config.strict import NAME_RULE, BrokenRulesError, Strict
 
 M = TypeVar("M", bound=Strict)
@@ -207,6 +207,16 @@ def _explained(item: ErrorDetails, path: Path, root: Schema, data: Any) -> Probl
     chosen_word = kind in ("enum", "literal_error") and isinstance(value, str)
     hint = did_you_mean(value, allowed.split(", ")) if chosen_word else ""
     return Problem(path, f"{sentence}, got {shown(value)}{hint}", allowed)
+
+
+def in_words(item: ErrorDetails) -> str:
+    """One error of a value that stands alone, as on a command line: `has the wrong form, got 'a b'; allowed: ...`."""
+    kind, context = item["type"], item.get("ctx", {})
+    sentence = _SENTENCES[kind].format(**context) if kind in _SENTENCES else item["msg"]
+    if kind == "value_error":
+        sentence = str(context["error"])
+    allowed = PATTERN_TEXT.get(context["pattern"]) if "pattern" in context else None
+    return f"{sentence}{f'; allowed: {allowed}' if allowed else ''}"
 
 
 def _untagged(path: Path, schema: Schema, value: Any) -> Problem:

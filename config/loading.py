@@ -6,7 +6,8 @@ A profile is named by a shipped one's name, or by a path that ends in .yaml and 
 from __future__ import annotations
 
 import csv
-from collections.abc import Iterator, Sequence
+import re
+from collections.abc import Iterator, Mapping, Sequence
 from functools import cache
 from importlib.resources import files
 from pathlib import Path
@@ -20,6 +21,7 @@ from config.profile import Profile
 from config.profile_checks import profile_problems
 from config.security_files import Look, with_files_from
 from config.site import Site
+from config.strict import NAME_PATTERN
 from config.yaml_source import Document, read_document
 
 SUFFIX = ".yaml"
@@ -120,10 +122,29 @@ def _in_order(findings: list[Finding]) -> tuple[Finding, ...]:
     return tuple(sorted(findings, key=lambda finding: (finding.line or 0, finding.column or 0)))
 
 
+def _absent(path: Path, shipped: Mapping[str, Path], noun: str) -> Finding | None:
+    """A file that is not there, with what may have been meant: a file beside it, or a shipped one by its name."""
+    if path.exists() or path.is_symlink():
+        return None
+    beside = [] if path.suffix == "" else [each.stem for each in path.parent.glob(f"*{SUFFIX}")]
+    meant = did_you_mean(path.stem, beside).replace("'?", f"{SUFFIX}'?") or did_you_mean(path.stem, list(shipped))
+    allowed = f"a file, or one of the shipped {noun}: {', '.join(shipped)}"
+    return Finding(str(path), None, "", f"does not exist{meant}", allowed)
+
+
+def _mistaken(path: Path, what: str, command: str) -> Finding:
+    return Finding(str(path), None, "", f"is {what}; {command} checks those")
+
+
 def _site(path: Path, looks: Sequence[Look] = ()) -> _LoadedSite:
     document = read_document(path)
     if document.root is None:
+        absent = _absent(path, shipped_sites(), "sites")
+        if absent is not None:
+            return _LoadedSite(None, (absent,))
         return _LoadedSite(None, _in_order(document.findings))
+    if {"points", "protocol"} <= document.data.keys():
+        return _LoadedSite(None, (_mistaken(path, "a profile, not a site file", "`gateway profile check`"),))
     site, problems = examine(Site, document.data)
     profiles: dict[str, Profile] = {}
     elsewhere: list[Finding] = []
@@ -189,10 +210,17 @@ def _shipped_profile(name: str) -> _LoadedProfile:
 def _profile(path: Path) -> _LoadedProfile:
     document = read_document(path)
     if document.root is None:
+        absent = _absent(path, shipped_profiles(), "profiles")
+        if absent is not None:
+            return _LoadedProfile(None, (absent,))
         return _LoadedProfile(None, _in_order(document.findings))
+    if {"connection", "devices"} <= document.data.keys():
+        return _LoadedProfile(None, (_mistaken(path, "a site file, not a profile", "`gateway check`"),))
     profile, problems = examine(Profile, document.data)
     if known(profile, "profile") and profile.profile != path.stem:
-        words = f"'{profile.profile}' is not the name of its file"
-        problems.append(Problem(("profile",), words, path.stem))
+        words = f"'{profile.profile}' is not the name of its file, {path.name}: a profile is named as its file is"
+        renamed = f"the file renamed to {profile.profile}{SUFFIX}"
+        fits = re.fullmatch(NAME_PATTERN, path.stem) is not None
+        problems.append(Problem(("profile",), words, f"profile: {path.stem}, or {renamed}" if fits else renamed))
     problems.extend(profile_problems(profile))
     return _LoadedProfile(profile, _located(document, problems))

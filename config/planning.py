@@ -80,6 +80,31 @@ class ReserveSettings(Strict):
     lasting_s: Positive = Field(900.0, description="how long the energy behind it lasts")
 
 
+class OfferSettings(Strict):
+    """What is offered to the layer above for the intervals to come: by solving the plan again at some prices.
+
+    An interval is a step of the plan. Each breakpoint lies on the published grid.
+    """
+
+    intervals: Annotated[int, Field(strict=True, ge=1, le=24)] = Field(4, description="so many have a curve each")
+    gate_s: Annotated[float, Field(strict=True, ge=0, le=3600)] = Field(
+        120.0, description="so long before an interval its curve is final; 60 for a microgrid"
+    )
+    every_s: Annotated[float, Field(strict=True, ge=1, le=3600)] = Field(240.0, description="curves are made so often")
+    solves: Annotated[int, Field(strict=True, ge=8, le=200)] = Field(40, description="at most, for a curve")
+    error_pu: Annotated[float, Field(strict=True, ge=0.005, le=0.2)] = Field(
+        0.01, description="of the connection's rating: the error that is aimed at; the one that is found is told"
+    )
+    price_step_per_kwh: Positive = Field(0.01, description="the grid of an offer's prices")
+
+
+class PathSettings(Strict):
+    """How the path of prices ahead is announced to the layers below: in rounds, each half of the way."""
+
+    tolerance_per_kwh: NotNegative = Field(0.002, description="a path that would move by less stands")
+    rounds: Annotated[int, Field(strict=True, ge=0, le=100)] = Field(5, description="at most, in one interval")
+
+
 def _known_zone(planning: Planning) -> Iterator[Problem]:
     try:
         ZoneInfo(planning.time_zone)
@@ -120,6 +145,8 @@ class Planning(Strict):
     interchange: InterchangePrices = Field(InterchangePrices(), description="prices at the connection point")
     storages: dict[Name, StorageSettings] = Field(default_factory=dict, description="by battery; default for the rest")
     reserve: ReserveSettings | None = Field(None, description="kept free for regulation; null: what is dispatched")
+    offer: OfferSettings = Field(OfferSettings(), description="curves for the layer above")
+    path: PathSettings = Field(PathSettings(), description="prices ahead for the layers below")
 
     rules: ClassVar[tuple[Rule, ...]] = (_known_zone, _place_is_whole, _curves_outlast_a_plan)
 

@@ -169,6 +169,11 @@ class MqttAddress(Strict):
     json_path: tuple[str | Whole, ...] | None = Field(
         None, description="where the value is in a JSON payload: keys and indexes in order; [] is the whole of it"
     )
+    time_path: tuple[str | Whole, ...] | None = Field(
+        None,
+        description="where the message says in JSON when it was made, in seconds or milliseconds since 1970 or as "
+        "ISO 8601; what comes again is told from what is new by it, and what was stored on the way has its age",
+    )
     retained_is_fresh: Flag = Field(
         False,
         description="the device publishes each change, retained, and nothing between changes: its last message is the "

@@ -8,6 +8,7 @@ from typing import Final
 
 from config.findings import Problem, Severity, did_you_mean
 from config.partial import broken, known
+from config.point_checks import POINT_RULES, raw_kind
 from config.profile import (
     PROTOCOL_ADDRESSES,
     Access,
@@ -16,24 +17,10 @@ from config.profile import (
     PollGroup,
     Profile,
     RegisterAddress,
-    RegisterType,
-    bits_of,
 )
 from config.strict import Rule
-from config.vocabulary import CHARGING_STATE, POWER_W, SOC, ChargingState, DeviceKind
+from config.vocabulary import CHARGING_STATE, POWER_W, SOC, DeviceKind
 
-UNITS: Final = {
-    "w": "W",
-    "var": "var",
-    "va": "VA",
-    "wh": "Wh",
-    "v": "V",
-    "a": "A",
-    "hz": "Hz",
-    "s": "s",
-    "pu": "pu",
-    "soc": "pu",
-}
 REQUIRED_POINTS: Final = {
     DeviceKind.METER: (POWER_W,),
     DeviceKind.INVERTER: (POWER_W,),
@@ -43,7 +30,6 @@ REQUIRED_POINTS: Final = {
     DeviceKind.LAYER: (POWER_W,),
 }
 _OCPP_SETPOINT: Final = ("limit_a", "limit_w", "limit_s")
-_FLOATS: Final = (RegisterType.FLOAT32, RegisterType.FLOAT64)
 _PLACEHOLDER: Final = re.compile(r"\{([a-z][a-z0-9_]*)\}")
 
 
@@ -153,6 +139,30 @@ def _constants_are_in_range(profile: Profile) -> Iterator[Problem]:
                     )
 
 
+def _currents_are_in_range(profile: Profile) -> Iterator[Problem]:
+    """A current that the point refuses would leave the charger as it is: what can be asked has to be in its range."""
+    control = profile.control
+    if control is None:
+        return
+    minimum_a = control.minimum_a or 0.0
+    for sequence in ("writes", "rest"):
+        for at, write in enumerate(getattr(control, sequence)):
+            point = profile.points.get(write.point)
+            if write.quantity is not CommandQuantity.CURRENT_A or point is None or point.range is None:
+                continue
+            (least, most), see = point.range, ("points", write.point, "range")
+            if minimum_a > most and sequence == "writes":
+                words = f"{minimum_a:g} is above the range of '{write.point}': no current could be asked"
+                yield Problem(("control", "minimum_a"), words, f"a number from {least:g} to {most:g}", see=see)
+            elif minimum_a < least and sequence == "writes":
+                words = f"{minimum_a:g} is below the range of '{write.point}', which refuses currents under {least:g}"
+                yield Problem(("control", "minimum_a"), words, f"a number from {least:g} to {most:g}", see=see)
+            if least > 0 and not write.skip_when_idle:
+                words = f"a pause writes 0, which is outside of the range of '{write.point}'"
+                allowed = "a range from 0, or skip_when_idle: true beside another write that pauses"
+                yield Problem(("control", sequence, at), words, allowed, see=see)
+
+
 def _registers_agree(profile: Profile) -> Iterator[Problem]:
     points = [(n, p.modbus) for n, p in profile.points.items() if known(p, "modbus") and p.modbus is not None]
     spans = sorted((_span(address), name, address) for name, address in points if known(address, "address", "type"))
@@ -212,7 +222,7 @@ def _sums_have_parts(profile: Profile) -> Iterator[Problem]:
 def _no_part_of(point: PointProfile, part: PointProfile) -> str | None:
     if part.sum is not None:
         return "is a sum itself"
-    if part.access is Access.W or part.values is not None or _raw_kind(part)[0]:
+    if part.access is Access.W or part.values is not None or raw_kind(part)[0]:
         return "is not a number that is read"
     if part.unit != point.unit:
         return f"is in '{part.unit}', and the sum in '{point.unit}'"
@@ -307,6 +317,7 @@ PROFILE_RULES: Final[tuple[Rule, ...]] = (
     _timer_is_armed,
     _requests_hold_a_value,
     _constants_are_in_range,
+    _currents_are_in_range,
     _registers_agree,
     _same_place_same_value,
     _sums_have_parts,
@@ -314,129 +325,4 @@ PROFILE_RULES: Final[tuple[Rule, ...]] = (
     _points_are_readable,
     _ocpp_is_for_ocpp,
     _ocpp_setpoints_are_limits,
-)
-
-
-# One point
-
-
-def _unit_fits_the_name(name: str, point: PointProfile) -> Iterator[Problem]:
-    unit = UNITS.get(name.rsplit("_", 1)[-1])
-    if unit is not None and point.unit and point.unit != unit:
-        yield Problem(("unit",), f"'{point.unit}' does not fit the point's name", unit)
-
-
-def _control_points_are_read(name: str, point: PointProfile) -> Iterator[Problem]:
-    if name in (POWER_W, SOC, CHARGING_STATE) and Access.R not in point.access:
-        yield Problem(("access",), "control reads this point", "r, rw")
-
-
-def _access_has_a_way(name: str, point: PointProfile) -> Iterator[Problem]:
-    if point.modbus is not None and point.modbus.table == "input" and Access.W in point.access:
-        yield Problem(("access",), "an input register cannot be written", "r", see=("modbus",))
-    if point.mqtt is not None and Access.R in point.access and point.mqtt.topic is None:
-        yield Problem(("mqtt", "topic"), f"is required for access {point.access}")
-    if point.mqtt is not None and Access.W in point.access and point.mqtt.command_topic is None:
-        yield Problem(("mqtt", "command_topic"), f"is required for access {point.access}")
-    if point.ocpp is not None and known(point, "ocpp"):
-        allowed = Access.R if point.ocpp.command is None else Access.W
-        if point.access is not allowed:
-            words = "a charger's value cannot be written" if allowed is Access.R else "a command cannot be read"
-            yield Problem(("access",), words, allowed)
-
-
-def _charging_states_are_letters(name: str, point: PointProfile) -> Iterator[Problem]:
-    if name != CHARGING_STATE:
-        return
-    letters = ", ".join(ChargingState)
-    for raw, meaning in (point.values or {}).items():
-        if meaning not in list(ChargingState):
-            yield Problem(("values", raw), f"'{meaning}' is not a charging state of IEC 61851", letters)
-    by_number = point.modbus is not None and point.modbus.type is not RegisterType.STRING
-    if point.values is None and (by_number or point.ocpp is not None):
-        yield Problem(("values",), "is required: a charging state is a letter", letters)
-
-
-def _values_fit_the_type(name: str, point: PointProfile) -> Iterator[Problem]:
-    text, fraction, source = _raw_kind(point)
-    for raw in point.values or {}:
-        if text and isinstance(raw, int):
-            yield Problem(("values", raw), f"{source} is text, and {raw} is a number", "keys in quotes")
-        if not text and isinstance(raw, str) and point.mqtt is None:
-            yield Problem(("values", raw), f"{source} is a number, and '{raw}' is text", "whole numbers as keys")
-    if fraction and point.values is not None:
-        yield Problem(("values",), f"{source} holds fractions, which name nothing")
-
-
-def _raw_kind(point: PointProfile) -> tuple[bool, bool, str]:
-    """Whether the raw value is text, whether it is a fraction, and what to call it."""
-    if point.modbus is not None:
-        encoding = point.modbus.type
-        return encoding is RegisterType.STRING, encoding in _FLOATS, encoding
-    if point.opcua is not None:
-        return point.opcua.type == "string", False, point.opcua.type
-    if point.mqtt is not None:
-        return False, False, point.mqtt.type
-    if point.ocpp is not None:
-        return point.ocpp.status, not point.ocpp.status, "a status" if point.ocpp.status else "a measurand"
-    return False, False, "a SunSpec enumeration"
-
-
-def _text_has_no_scale(name: str, point: PointProfile) -> Iterator[Problem]:
-    text, _, source = _raw_kind(point)
-    text = text or (point.mqtt is not None and point.mqtt.type == "text")
-    if not text:
-        return
-    given = {"scale": point.scale != 1, "offset": point.offset != 0, "range": point.range, "invalid": point.invalid}
-    for field, value in given.items():
-        if value:
-            yield Problem((field,), f"is for numbers, and {source} is text")
-
-
-def _range_can_be_reached(name: str, point: PointProfile) -> Iterator[Problem]:
-    limits = _raw_limits(point)
-    if limits is None or point.range is None:
-        return
-    sign = -1.0 if point.sign == "generator" else 1.0
-    low, high = sorted(sign * (raw * point.scale + point.offset) for raw in limits)
-    if point.range[1] < low or point.range[0] > high:
-        assert point.modbus is not None
-        words = f"{point.modbus.type} with this scale and offset only gives {low:g} to {high:g}"
-        yield Problem(("range",), words, f"a range within {low:g} to {high:g}")
-
-
-def _invalid_can_be_read(name: str, point: PointProfile) -> Iterator[Problem]:
-    limits = _raw_limits(point)
-    if limits is None or point.modbus is None:
-        return
-    # Documents write 0x8000 for a signed register; a float cannot tell the largest numbers of 64 bits apart.
-    low, high = limits[0], float(1 << bits_of(point.modbus.type))
-    for at, raw in enumerate(point.invalid):
-        if not low <= raw <= high:
-            yield Problem(("invalid", at), f"{raw:g} can never be read from {point.modbus.type}")
-
-
-def _raw_limits(point: PointProfile) -> tuple[int, int] | None:
-    """Least and greatest raw number of a register point that holds whole numbers."""
-    if point.modbus is None or point.modbus.type in (*_FLOATS, RegisterType.STRING):
-        return None
-    bits, signed = bits_of(point.modbus.type), point.modbus.type.value.startswith("int")
-    return (-(1 << (bits - 1)), (1 << (bits - 1)) - 1) if signed else (0, (1 << bits) - 1)
-
-
-def _scale_is_not_zero(name: str, point: PointProfile) -> Iterator[Problem]:
-    if point.scale == 0:
-        yield Problem(("scale",), "0 would lose the value", "a number other than 0")
-
-
-POINT_RULES: Final[tuple[Rule, ...]] = (
-    _unit_fits_the_name,
-    _control_points_are_read,
-    _access_has_a_way,
-    _charging_states_are_letters,
-    _values_fit_the_type,
-    _text_has_no_scale,
-    _range_can_be_reached,
-    _invalid_can_be_read,
-    _scale_is_not_zero,
 )

@@ -37,6 +37,7 @@ class Function(StrEnum):
     FALLBACK = "fallback"
     FEEDBACK = "feedback"
     STALENESS = "staleness"
+    METER = "meter"
     CONTROL = "control"
 
 
@@ -48,6 +49,7 @@ FUNCTIONS: Final[Mapping[Function, str]] = MappingProxyType(
         Function.FALLBACK: "a lost parent does not bring the fallback",
         Function.FEEDBACK: "the meter is paired with the devices' newest power, not with that of its own time",
         Function.STALENESS: "a value that has aged is used as if it were new",
+        Function.METER: "the meter is not looked at: what the devices say is summed up, with the first load",
         Function.CONTROL: "no device gets a setpoint any more",
     }
 )
@@ -183,7 +185,7 @@ class Event(Strict):
     load_step_w: Number | None = Field(None, description="added to the uncontrolled load")
     irradiance_pu: PerUnit | None = Field(None, description="what is left of the irradiance of all PV")
     plug_in: PlugInEvent | None = Field(None, description="a car comes")
-    grid: GridEvent | None = Field(None, description="voltage or frequency of the grid")
+    grid: GridEvent | None = Field(None, description="voltage, frequency or the breaker of the grid")
     fault: FaultEvent | None = Field(None, description="a fault at the wire")
     limit: LimitEvent | None = Field(None, description="the operator limits")
     dispatch: DispatchEvent | None = Field(None, description="the operator dispatches")
@@ -212,7 +214,7 @@ class Event(Strict):
 
 
 class FaultMatrix(Strict):
-    """Faults against kinds of device, one after another: each pair that can be, on the first device of the kind.
+    """Faults against kinds of device, one after another: each pair that can be.
 
     `cover: pairwise` gives each fault one device of each kind it applies to; `full` gives it every device.
     """
@@ -224,6 +226,9 @@ class FaultMatrix(Strict):
     lasts_s: Positive = Field(3.0, description="how long each one lasts")
     apart_s: Positive = Field(3.0, description="from the end of one to the begin of the next")
     parameters: dict[str, dict[str, Any]] = Field(default_factory=dict, description="settings by fault")
+    along: dict[str, str] = Field(
+        default_factory=dict, description="by fault, another that strikes with it, so that it has something to act on"
+    )
 
 
 Overrides: TypeAlias = dict[str, Any]

@@ -28,6 +28,9 @@ def matrix_events(
         for device in able if matrix.cover == "full" else _one_of_each_kind(able, kinds, turn):
             content = FaultEvent(fault=fault, device=device, parameters=parameters)
             events.append(Event(at_s=at_s, until_s=at_s + matrix.lasts_s, fault=content))
+            if (other := matrix.along.get(fault)) is not None:
+                with_it = FaultEvent(fault=other, device=device, parameters=matrix.parameters.get(other, {}))
+                events.append(Event(at_s=at_s, until_s=at_s + matrix.lasts_s, fault=with_it))
             at_s += matrix.lasts_s + matrix.apart_s
     return tuple(events)
 

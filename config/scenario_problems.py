@@ -214,6 +214,19 @@ def _faults_can_be_set(scenario: Scenario, fault_problem: FaultProblem) -> Itera
                 yield Problem(("events", at, "fault"), why)
 
 
+def _struck_along(matrix: FaultMatrix, fault_problem: FaultProblem) -> Iterator[Problem]:
+    for fault, other in matrix.along.items():
+        if fault not in matrix.faults:
+            words = f"{shown(fault)} is no fault of the matrix{did_you_mean(fault, list(matrix.faults))}"
+            yield Problem(("matrix", "along", fault), words, ", ".join(matrix.faults))
+            continue
+        able = (each for each in matrix.devices if not fault_problem(each, fault, matrix.parameters.get(fault, {})))
+        reasons = (fault_problem(each, other, matrix.parameters.get(other, {})) for each in able)
+        why = next(filter(None, reasons), "")
+        if why:
+            yield Problem(("matrix", "along", fault), why)
+
+
 def _faults_of_the_matrix(
     scenario: Scenario, kinds: Mapping[str, DeviceKind], fault_problem: FaultProblem
 ) -> Iterator[Problem]:
@@ -224,7 +237,11 @@ def _faults_of_the_matrix(
         reasons = [fault_problem(device, fault, matrix.parameters.get(fault, {})) for device in matrix.devices]
         if all(reasons):
             yield Problem(("matrix", "faults", at), f"can be set at none of the devices: {reasons[0]}")
-    if not known(matrix, "from_s", "lasts_s", "apart_s", "cover"):
+    if not known(matrix, "from_s", "lasts_s", "apart_s", "cover", "along"):
+        return
+    wrong = list(_struck_along(matrix, fault_problem))
+    yield from wrong
+    if wrong:
         return
     events = matrix_events(matrix, kinds, fault_problem)
     needed_s = (events[-1].until_s or 0.0) + matrix.apart_s if events else 0.0

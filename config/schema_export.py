@@ -85,13 +85,14 @@ def layer_schema() -> Schema:
 def documentation() -> str:
     """The whole of `docs/configuration.md`."""
     parts = [_INTRODUCTION, "## The site file\n"]
-    parts += _sections(Site)
+    parts += sections(Site)
     parts += ["## Profiles\n"]
-    parts += _sections(Profile)
+    parts += sections(Profile)
     return "\n".join(parts)
 
 
-def _sections(top: type[Strict]) -> Iterator[str]:
+def sections(top: type[Strict]) -> Iterator[str]:
+    """A section in Markdown for each model that a file is made of, with its keys."""
     for model, places in _models(top).items():
         yield _section(model, places, schema_of(top))
 

@@ -18,6 +18,11 @@ PATTERN_TEXT: Final = {
     r"^[^\s/]+$": "a host name or IP address",
     r"^[sigb]=.+$": "an identifier like s=Battery.Power or i=1234",
     r"^opc\.tcp://[^/]+:\d+(/.*)?$": "a URL like opc.tcp://HOST:PORT/PATH",
+    r"^/[^\x00]+$": "an absolute path like /dev/serial/by-id/usb-converter",
+    r"^[^\s/:?#%]{1,48}$": "at most 48 characters, without spaces and / : ? # %",
+    r"^[A-Za-z0-9._:-]{1,64}$": "at most 64 letters, digits and . _ : -",
+    r"^[A-Za-z0-9._-]{1,64}$": "at most 64 letters, digits and . _ -",
+    r"^(layer:)?[a-z][a-z0-9_]{0,31}$": f"{NAME_RULE}; of a layer with layer: before it",
 }
 _BOUNDS: Final = (
     ("exclusiveMinimum", "greater than"),
@@ -148,7 +153,8 @@ def _list(schema: Schema, root: Schema, named: Callable[[str], str]) -> str:
     inner = describe(schema.get("items", {}), root, named)
     least, most = schema.get("minItems", 0), schema.get("maxItems")
     size = f" of {least} to {most}" if most is not None else f" of at least {least}" if least else ""
-    return f"a list{size}, each {'one of ' if ', ' in inner else ''}{inner}"
+    choice = ", " in inner and not inner.startswith("a ")
+    return f"a list{size}, each {'one of ' if choice else ''}{inner}"
 
 
 def _mapping(schema: Schema, root: Schema, named: Callable[[str], str]) -> str:

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import ipaddress
-from collections.abc import Iterator
-from typing import Any, Final
+from collections.abc import Iterator, Mapping
+from typing import Any, Final, NamedTuple
 
 from config.findings import Path, Problem, Severity
-from config.partial import known
+from config.partial import NotKnownError, known
 from config.site import MqttBroker, OpcUaServer, Site
 from config.strict import Rule
 
@@ -82,6 +82,26 @@ def _devices_agree_on_their_broker(site: Site) -> Iterator[Problem]:
             if known(broker, field) and known(other, field) and getattr(broker, field) != getattr(other, field):
                 words = f"is not that of device '{other_path[1]}' with the same login at the same broker"
                 yield Problem((*path, field), words, see=(*other_path, field))
+
+
+class UnsetPassword(NamedTuple):
+    """A password that the site file names and the environment does not have; `place` is where it is named."""
+
+    place: Path
+    variable: str
+
+
+def unset_passwords(site: Site, environment: Mapping[str, str]) -> list[UnsetPassword]:
+    """Every password of a device or a parent's broker that an environment does not have."""
+    found = []
+    for path, login in connections(site):
+        try:
+            variable = getattr(login, "password_env", None)
+        except NotKnownError:
+            continue
+        if variable is not None and variable not in environment:
+            found.append(UnsetPassword((*path, "password_env"), variable))
+    return found
 
 
 SECURITY_RULES: Final[tuple[Rule, ...]] = (

@@ -16,7 +16,7 @@ from typing import Any, Final, NamedTuple, TypeAlias, TypeVar
 from config.findings import Path as Place
 from config.findings import Problem, Severity
 from config.partial import known
-from config.security_checks import connections, driver_of
+from config.security_checks import connections, driver_of, unset_passwords
 from config.site import Site
 from config.strict import Strict
 
@@ -107,6 +107,14 @@ def file_problems(site: Site, folder: Path) -> Iterator[Problem]:
     for path, connection in connections(site):
         if driver_of(connection) != "opcua" and not any(place[: len(path)] == path for place in broken):
             yield from _tls_problems(list(_files_of(path, connection, folder)))
+
+
+def password_problems(site: Site, _: Path) -> Iterator[Problem]:
+    """The passwords that the environment of this command does not have; that of the service may."""
+    for place, variable in unset_passwords(site, os.environ):
+        words = f"the environment variable {variable} is not set here"
+        lost = "`gateway run` starts" if place[0] == "parents" else "the device can be used"
+        yield Problem(place, words, f"a password in {variable} before {lost}", Severity.WARNING)
 
 
 def _file_problems(file: NamedFile) -> Iterator[Problem]:

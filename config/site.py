@@ -10,6 +10,7 @@ from pydantic import Field
 
 from config.compliance import Compliance
 from config.findings import Problem
+from config.grid_support import GridSupport
 from config.planning import Planning
 from config.strict import Flag, Name, NotNegative, Number, PerUnit, Port, Positive, Rule, Strict
 from config.twin import DeviceTwin, Simulation
@@ -81,8 +82,8 @@ class OpcUaSecurity(Strict):
     """Security of an OPC UA connection. Certificates are DER or PEM, keys PEM; paths begin at the site file's folder.
 
     `gateway certificate make` makes our certificate and key, `gateway certificate trust` fetches the server's into
-    `trust_dir`. A server is let in if its very certificate is in that folder, is valid now, and names the server's
-    application URI.
+    `trust_dir`. A server is let in if its very certificate is in that folder, or an authority's that has signed it; it
+    must be valid now, and name the server's application URI.
     """
 
     mode: Literal["sign", "sign_and_encrypt"] = Field(
@@ -93,8 +94,16 @@ class OpcUaSecurity(Strict):
     )
     cert_file: str = Field(description="our application instance certificate (OPC 10000-6, 6.2.2)")
     key_file: str = Field(description="the key of our certificate")
-    trust_dir: str = Field(description="folder with the certificates of the servers that are trusted")
+    trust_dir: str = Field(
+        description="folder with the certificates of the servers and authorities that are trusted, and revocation lists"
+    )
     server_uri: str | None = Field(None, description="the server's application URI; default what its certificate says")
+
+
+def _a_port_of_tcp(server: OpcUaServer) -> Iterator[Problem]:
+    port = int(server.url.removeprefix("opc.tcp://").partition("/")[0].rpartition(":")[2])
+    if not 0 < port <= 65535:
+        yield Problem(("url",), f"{port} is no TCP port", "a port from 1 to 65535")
 
 
 class OpcUaServer(Strict):
@@ -111,7 +120,7 @@ class OpcUaServer(Strict):
         False, description="accepts that the password goes over a connection without `security`"
     )
 
-    rules: ClassVar[tuple[Rule, ...]] = (_password_has_a_user, _one_login)
+    rules: ClassVar[tuple[Rule, ...]] = (_password_has_a_user, _one_login, _a_port_of_tcp)
 
 
 def _key_goes_with_certificate(tls: Tls) -> Iterator[Problem]:
@@ -380,6 +389,9 @@ class ControlSettings(Strict):
     )
     setpoint_life_s: Positive = Field(2.0, description="a setpoint that has not gone out by then is dropped")
     integral_per_s: NotNegative = Field(0.5, description="gain of the slow integral of the connection point's error")
+    grid_support: GridSupport = Field(
+        GridSupport(), description="what the site does at abnormal voltage and frequency; default nothing"
+    )
     clock: Literal["always", "synchronised"] = Field(
         "always",
         description="when the wall clock is trusted: always, or while the system calls it synchronised; while it "

@@ -39,7 +39,7 @@ class Strict(BaseModel):
 
 
 NAME_PATTERN: Final = r"^[a-z][a-z0-9_]{0,31}$"
-NAME_RULE: Final = "a name of a-z, 0-9 and _, a letter first, at most 32 characters"
+NAME_RULE: Final = "a name: lower-case letters, digits and _, a letter first, at most 32 characters"
 
 # Strict, because a number in quotes, or true where a number is meant, is a slip to report and not a value to guess.
 Number = Annotated[float, Field(strict=True, allow_inf_nan=False)]

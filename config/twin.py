@@ -12,6 +12,7 @@ from pydantic_core import PydanticCustomError
 
 from config.findings import Problem
 from config.grid_functions import GridFunctions
+from config.network import Network
 from config.strict import Flag, NotNegative, Number, PerUnit, Positive, Rule, Strict, Whole
 
 
@@ -240,6 +241,9 @@ class Simulation(Strict):
         1.0, description="how many seconds of the series pass in one second; physics stays real time"
     )
     grid: GridTwin = Field(GridTwin(), description="what is behind the connection point")
+    network: Network | None = Field(
+        None, description="the cables inside the site (needs the extra `network`); null: all devices at one bus"
+    )
     load: BaseLoad = Field(BaseLoad(), description="what cannot be controlled")
     load_steps: LoadSteps | None = Field(LoadSteps(), description="random steps of that load; null: none")
     clouds: Clouds | None = Field(Clouds(), description="random shadows over the PV; null: none")

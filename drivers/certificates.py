@@ -25,6 +25,7 @@ KEY_BITS: Final = (2048, 3072, 4096)
 
 _PEM: Final = b"-----BEGIN"
 _LARGEST_FILE: Final = 256 * 1024
+_LONGEST_CHAIN: Final = 8
 _EARLIER: Final = timedelta(hours=1)  # clocks of devices are wrong, and some by a time zone
 _NOT_IN_A_NAME: Final = re.compile(r"[^A-Za-z0-9._-]+")
 _READERS: Final = 0o644
@@ -58,6 +59,22 @@ class Certificate:
         return self.x509.subject.rfc4514_string()
 
     @property
+    def issuer(self) -> str:
+        """The distinguished name of who signed it."""
+        return self.x509.issuer.rfc4514_string()
+
+    @property
+    def is_authority(self) -> bool:
+        """Whether it may sign others (RFC 5280, 4.2.1.3 and 4.2.1.9), and is no application's own."""
+        extensions = self.x509.extensions
+        try:
+            signs = extensions.get_extension_for_class(x509.BasicConstraints).value.ca
+            usage = extensions.get_extension_for_class(x509.KeyUsage).value
+        except (x509.ExtensionNotFound, ValueError):
+            return False
+        return signs and usage.key_cert_sign and self.application_uri is None
+
+    @property
     def application_uri(self) -> str | None:
         """The URI among its alternative names; None where there is none, or more than one."""
         try:
@@ -84,6 +101,8 @@ class Certificate:
         if now < self.not_before:
             return f"is not valid before {self.not_before:%Y-%m-%d %H:%M} UTC"
         key = self.x509.public_key()
+        if self.is_authority:
+            return None
         if not isinstance(key, rsa.RSAPublicKey) or not KEY_BITS[0] <= key.key_size <= KEY_BITS[-1]:
             return f"has no RSA key of {KEY_BITS[0]} to {KEY_BITS[-1]} bits"
         return None
@@ -110,14 +129,27 @@ def certificate_from(data: bytes, where: str) -> Certificate:
         raise CertificateError(f"{where} holds no certificate") from None
 
 
+def chain_from(data: bytes, where: str) -> tuple[Certificate, ...]:
+    """Certificates in DER that follow each other, the application's own first (OPC 10000-6, 6.2.6).
+
+    Raises CertificateError where there is none, or something else behind them.
+    """
+    found: list[Certificate] = []
+    while data and len(found) < _LONGEST_CHAIN:
+        first = _first(data)
+        found.append(certificate_from(first, where))
+        data = data[len(first) :]
+    return tuple(found) or (certificate_from(b"", where),)
+
+
 def load_certificate(path: Path) -> Certificate:
     """A certificate from a file; raises CertificateError."""
-    return certificate_from(_content(path), str(path))
+    return certificate_from(file_content(path), str(path))
 
 
 def load_key(path: Path) -> rsa.RSAPrivateKey:
     """An RSA key without a password from a file in PEM or DER; raises CertificateError."""
-    data = _content(path)
+    data = file_content(path)
     try:
         if _PEM in data:
             key = serialization.load_pem_private_key(data, None)
@@ -142,13 +174,17 @@ def load_pair(cert_file: Path, key_file: Path) -> tuple[Certificate, rsa.RSAPriv
 
 def trusted_certificates(folder: Path) -> Iterator[tuple[Path, Certificate]]:
     """The certificates in a trust folder by file name, without what is none; CertificateError without a folder."""
-    try:
-        files = sorted(path for path in folder.iterdir() if path.is_file())
-    except OSError as error:
-        raise CertificateError(f"{folder}: {error.strerror}") from None
-    for path in files:
+    for path in folder_files(folder):
         with suppress(CertificateError):
             yield path, load_certificate(path)
+
+
+def folder_files(folder: Path) -> list[Path]:
+    """The files in a trust folder by name; CertificateError without a folder."""
+    try:
+        return sorted(path for path in folder.iterdir() if path.is_file())
+    except OSError as error:
+        raise CertificateError(f"{folder}: {error.strerror}") from None
 
 
 def trust(folder: Path, certificate: Certificate) -> Path:
@@ -257,7 +293,8 @@ def _host_name(host: str) -> x509.GeneralName:
         return x509.DNSName(host)
 
 
-def _content(path: Path) -> bytes:
+def file_content(path: Path) -> bytes:
+    """What a file holds, up to the size of the largest that makes sense; raises CertificateError."""
     try:
         with path.open("rb") as file:
             return file.read(_LARGEST_FILE)

@@ -5,12 +5,16 @@ The one place that names concrete drivers. A protocol's library is imported only
 
 from __future__ import annotations
 
+import errno
+import os
+import stat
 import time
 from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
 from functools import partial
+from pathlib import Path
 from types import MappingProxyType
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from config.profile import Profile
 from config.site import Address, ChildLayer, ModbusAddress, MqttDevice, OcppConnector, OpcUaServer, Site
@@ -23,6 +27,9 @@ from drivers.transports import Transports
 if TYPE_CHECKING:
     from drivers.certificates import Certificate
     from drivers.heard import HeardRead
+
+PATIENCE_SHARE: Final = 0.2
+"""Part of the period that a device may usually take to answer its fast poll for the cycle to wait for it at all."""
 
 
 def build_drivers(
@@ -42,7 +49,8 @@ def build_drivers(
     links: dict[str, list[DeviceBinding]] = {}
     for binding in bind_devices(site, profiles, addresses, writable):
         links.setdefault(link_name(binding.address), []).append(binding)
-    return [_driver(name, bindings, sink, clock, transports, epochs) for name, bindings in links.items()]
+    patience_s = PATIENCE_SHARE * site.control.period_ms / 1e3
+    return [_driver(name, bindings, sink, clock, transports, epochs, patience_s) for name, bindings in links.items()]
 
 
 def build_recorders(
@@ -116,13 +124,14 @@ def _driver(
     clock: Clock,
     transports: Transports | None,
     epochs: Mapping[str, int],
+    patience_s: float,
 ) -> Driver:
     address = bindings[0].address
     rng = None if transports is None else transports.rng(name)
     if isinstance(address, ModbusAddress):
         from drivers.modbus.driver import ModbusDriver
 
-        return ModbusDriver(name, bindings, sink, clock, rng=rng)
+        return ModbusDriver(name, bindings, sink, clock, rng=rng, patience_s=patience_s)
     if isinstance(address, OpcUaServer):
         from drivers.opcua.driver import OpcUaDriver
 
@@ -146,8 +155,13 @@ def _driver(
 
 
 @asynccontextmanager
-async def open_inspector(profile: Profile, address: Address, clock: Clock) -> AsyncIterator[Inspector]:
-    """Look at one device by hand, over a connection of its own; raises InspectionFailed where there is none."""
+async def open_inspector(
+    profile: Profile, address: Address, clock: Clock, tell: Callable[[str], None] = lambda _: None
+) -> AsyncIterator[Inspector]:
+    """Look at one device by hand, over a connection of its own; raises InspectionFailed where there is none.
+
+    `tell` hears what is waited for, where that takes long.
+    """
     if isinstance(address, ModbusAddress):
         from drivers.modbus.inspection import ModbusInspector, modbus_line
 
@@ -161,7 +175,7 @@ async def open_inspector(profile: Profile, address: Address, clock: Clock) -> As
     elif isinstance(address, OcppConnector):
         from drivers.ocpp.inspection import ocpp_inspector
 
-        async with ocpp_inspector(profile, address, clock) as inspector:
+        async with ocpp_inspector(profile, address, clock, tell) as inspector:
             yield inspector
     elif isinstance(address, ChildLayer):
         raise InspectionFailed(f"layer {address.layer} is a gateway: `gateway watch {address.layer}` looks at it")
@@ -170,6 +184,19 @@ async def open_inspector(profile: Profile, address: Address, clock: Clock) -> As
 
         async with mqtt_inspector(profile, address, clock) as inspector:
             yield inspector
+
+
+def serial_port_problem(device: str) -> str:
+    """Why a path can't be a serial port that this user may open; empty where it may be one. Opens nothing."""
+    from drivers.modbus.port_refusals import port_refusal
+
+    try:
+        mode = Path(device).stat().st_mode
+    except OSError as error:
+        return port_refusal(error.errno or errno.EIO, device)
+    if not stat.S_ISCHR(mode):
+        return f"{device} is no serial port"
+    return "" if os.access(device, os.R_OK | os.W_OK) else port_refusal(errno.EACCES, device)
 
 
 @asynccontextmanager

@@ -15,6 +15,7 @@ from gateway.control.model import SiteModel
 from gateway.control.orders_in_force import OrdersInForce
 from gateway.control.resources import SLOW_POINT_STALE_S
 from gateway.image import Image
+from gateway.regulation_energy import RegulationEnergy
 
 INTERVAL_S: Final = 300
 SAMPLED_S: Final = 1.0
@@ -76,6 +77,7 @@ class _Interval:
     imported: _Mean = field(default_factory=_Mean)
     exported: _Mean = field(default_factory=_Mean)
     bound_s: float = 0.0
+    regulation: RegulationEnergy = field(default_factory=RegulationEnergy)
 
 
 class EnergyRecord:
@@ -94,9 +96,13 @@ class EnergyRecord:
         self, utc_s: float, decision: Decision, image: Image | None, orders: OrdersInForce
     ) -> dict[str, Any] | None:
         """One cycle; the entry of the interval before it where one has ended. A clock set back ends it as well."""
-        if self._last_s is not None and 0.0 <= utc_s - self._last_s < SAMPLED_S:
-            return None
         begin_s = int(utc_s // INTERVAL_S) * INTERVAL_S
+        same = self._interval is not None and self._interval.begin_s == begin_s
+        if self._interval is not None and same and image is not None:
+            # Each cycle: a signal moves every few seconds, and a sample that stands for one has just moved or has not.
+            self._interval.regulation.take(utc_s, decision.net_w, orders, image.now_s)
+        if self._last_s is not None and same and 0.0 <= utc_s - self._last_s < SAMPLED_S:
+            return None
         since_s = utc_s if self._last_s is None else min(max(self._last_s, utc_s - LONGEST_STEP_S), utc_s)
         self._last_s = utc_s
         ended = None
@@ -160,6 +166,7 @@ class EnergyRecord:
             most_wh = REGISTERS_AGREE_PU * self._model.rating_w * INTERVAL_S / 3600.0
             if min(counted) >= 0.0 and abs(counted[0] - counted[1] - net_wh) <= most_wh:
                 connection |= {"in_wh": round(counted[0], 3), "out_wh": round(counted[1], 3), "source": "register"}
+        regulation = interval.regulation.told()
         return {
             "begin_s": interval.begin_s,
             "duration_s": INTERVAL_S,
@@ -169,4 +176,5 @@ class EnergyRecord:
             "bound_s": round(interval.bound_s, 1),
             "connection": connection,
             "resources": {name: energy.told() for name, energy in interval.resources.items()},
+            **({} if regulation is None else {"regulation": regulation}),
         }

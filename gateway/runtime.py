@@ -36,6 +36,7 @@ from gateway.parent.aggregate import compliance, flexibility, offer, telemetry
 from gateway.parent.mqtt_parent import MqttParent
 from gateway.parent.publication import MOVED_PU, Publication
 from gateway.readback import ReadBackWatch
+from gateway.regulation_record import RegulationRecord
 from gateway.run_options import RunOptions
 from gateway.snapshot import ProcessUse, SharedProcess, snapshot
 from gateway.state_directory import SOCKET_NAME
@@ -116,6 +117,7 @@ class Runtime:
         self.parents = {parent.name: self._parent(parent.name) for parent in site.parents}
         self.twin_world = TwinWorld(*options.twin_world) if options.twin_world else None
         self.report: CycleReport | None = None
+        self.regulation = RegulationRecord(self.cycle.period_s)
         self.use = (ProcessUse if surroundings.own_process else SharedProcess)(clock)
         self.started_s = clock()
         self.restarts = 0
@@ -169,14 +171,25 @@ class Runtime:
         site = self.options.site
         if site.planning is None:
             return None
+        from gateway.planning.children import Offering
         from gateway.planning.desk import PlanDesk
 
         def plugged_in() -> Mapping[str, float]:
             return self.cycle.state.memory.plugged_in_s if self.cycle.state is not None else {}
 
+        def offered() -> Mapping[str, Offer]:
+            links = (driver for driver in self.drivers if isinstance(driver, Offering))
+            return {name: offer for driver in links for name, offer in driver.offered().items()}
+
+        def announce(prices: Mapping[float, float], version: int) -> None:
+            for driver in self.drivers:
+                if isinstance(driver, Offering):
+                    driver.announce(prices, version)
+
         return PlanDesk(
-            site, site.planning, self.model, self.clock, self.utc, self.journal.record, self.book.held, plugged_in
-        )
+            site, site.planning, self.model, self.clock, self.utc, self.journal.record, self.book.held, plugged_in,
+            offered, announce,
+        )  # fmt: skip
 
     # Run
 
@@ -310,6 +323,7 @@ class Runtime:
         self.report = report
         decision = report.decision
         self.desk.measure(decision)
+        self.regulation.see(report)
         if self.planner is not None and self.cycle.image is not None:
             self.planner.observe(decision, self.cycle.image, report.orders)
         self._look_at_read_backs()
@@ -346,15 +360,22 @@ class Runtime:
             return
         regulation = report.orders.regulation
         regulated = regulation is not None and now_s - regulation.received_s <= regulation.lost_after_s
-        complies = compliance(decision, bypassed=bool(self.bypass.found))
+        twice = self.book.promises.stands(self.utc())
+        complies = compliance(decision, bypassed=bool(self.bypass.found), promised_twice=twice)
         if self._publication.telemetry_is_due(now_s, decision.net_w, complies.state, regulated=regulated):
             message = telemetry(self.model, image, decision, self.utc(), self.book.regulation_sequence, complies)
             self._publication.tell(self.parents, now_s, message, report.orders.dispatch)
-        self._publication.offer(self.parents, now_s, lambda: self._offered(image, decision))
+        told = self._publication.offer(self.parents, now_s, lambda: self._offered(image, decision))
+        if told is not None:
+            self.book.promises.told(told)
+            if self.planner is not None:
+                self.planner.offers.told(told)
 
     def _offered(self, image: Image, decision: Decision) -> Offer | None:
-        found = flexibility(self.model, image, decision)
-        return None if found is None else offer(found, self.utc(), self._around.new_id())
+        planner = self.planner
+        found = flexibility(self.model, image, decision, None if planner is None else planner.interchange_cost())
+        planned = () if planner is None else planner.offers.planned()
+        return None if found is None else offer(found, self.utc(), self._around.new_id(), planned)
 
     # Local commands and the journal's frame
 

@@ -13,6 +13,7 @@ from gateway.control.resources import SLOW_POINT_STALE_S
 from gateway.orders.book import utc_text
 from gateway.orders.held import HeldOrder
 from gateway.orders.overrides import HeldOverride
+from gateway.regulation_record import RegulationFigures
 
 if TYPE_CHECKING:
     from gateway.runtime import Runtime
@@ -105,6 +106,7 @@ def snapshot(runtime: Runtime) -> dict[str, Any]:
         "planner": None if runtime.planner is None else runtime.planner.snapshot(),
         "read_backs": [found.text() for found in runtime.read_backs.differences],
         "tier_bypass": list(runtime.bypass.found.values()),
+        "regulation": runtime.regulation.shown(),
     }
     if report is None or image is None:
         return result
@@ -136,7 +138,7 @@ def snapshot(runtime: Runtime) -> dict[str, Any]:
                 "id": f"regulation {regulation.sequence}",
                 "kind": "regulation",
                 "source": regulation.source,
-                "text": f"signal {regulation.signal:+.3f}",
+                "text": _regulation(regulation.signal, runtime.regulation.figures()),
                 "remaining_s": regulation.lost_after_s - (now_s - regulation.received_s),
             }
         )
@@ -164,6 +166,14 @@ def snapshot(runtime: Runtime) -> dict[str, Any]:
             }
         )
     return result
+
+
+def _regulation(signal: float, figures: RegulationFigures) -> str:
+    """The signal, and how well it is followed as far as that is known."""
+    text = f"signal {signal:+.3f}"
+    if figures.precision is not None:
+        text += f", precision {figures.precision:.3f}"
+    return text if figures.score is None else f"{text}, score {figures.score:.3f}"
 
 
 def _order(held: HeldOrder, now_s: float) -> dict[str, Any]:

@@ -41,7 +41,7 @@ def explain_decision(decision: Decision, orders: OrdersInForce, device: str | No
             "unmet": list(decision.unmet),
             "notices": list(decision.notices),
         },
-        "devices": [_device(decision, resource) for resource in resources],
+        "devices": [_device(decision, resource, orders) for resource in resources],
     }
 
 
@@ -74,7 +74,22 @@ def _target(target: Target | None) -> dict[str, Any]:
     return {"target_w": target.value_w, "target_source": target.source}
 
 
-def _device(decision: Decision, resource: Resource) -> dict[str, Any]:
+def _bounds(resource: Resource, orders: OrdersInForce) -> tuple[Bound, Bound]:
+    """A device's bounds, narrowed by what an operator has ordered of it, as far as the device itself allows that."""
+    lower, upper = resource.lower, resource.upper
+    for override in orders.overrides:
+        if override.device != resource.model.name:
+            continue
+        source, least_w, most_w = f"{override.source} {override.order_id}", lower.value_w, upper.value_w
+        if override.lower_w > least_w:
+            lower = Bound(min(override.lower_w, most_w), source)
+        if override.upper_w < most_w:
+            upper = Bound(max(override.upper_w, least_w), source)
+    return lower, upper
+
+
+def _device(decision: Decision, resource: Resource, orders: OrdersInForce) -> dict[str, Any]:
+    lower, upper = _bounds(resource, orders)
     setpoint = next((each for each in decision.setpoints if each.device == resource.model.name), None)
     price = decision.lambda_per_kwh
     return {
@@ -82,8 +97,8 @@ def _device(decision: Decision, resource: Resource) -> dict[str, Any]:
         "kind": resource.model.kind.value,
         "power_w": resource.power_w,
         "usable": resource.usable,
-        **_bound("lower", resource.lower),
-        **_bound("upper", resource.upper),
+        **_bound("lower", lower),
+        **_bound("upper", upper),
         "wanted_w": None if price is None else list(resource.curve.limits_at(price)),
         "setpoint_w": None if setpoint is None else setpoint.power_w,
         "cause": resource.lower.source if setpoint is None else setpoint.cause,

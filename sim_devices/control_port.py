@@ -11,14 +11,15 @@ A line is one object with any of these keys; what can't be used is answered by a
 - `{"heat_pump": "blocked"}`, `"normal"`, `"raised"`: what its owner's contacts say to the load's heat pump
 - `{"plug_in": {"device", ...}}`: a car comes to a charger, with what the site file may say of one; `{"unplug": "name"}`
   takes it away
-- `{"state": true}`: answered by one line with the state of every model
+- `{"state": true}`: answered by one line with the state of every model, and with what each twin was asked for beyond
+  what it has (`counts`): Modbus exceptions, requests to absent units, refused and cut commands
 """
 
 from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any, Final
 
 from pydantic import ValidationError
@@ -26,7 +27,8 @@ from pydantic import ValidationError
 from config.twin import EvTwin
 from config.vocabulary import Clock
 from sim_devices.heat_pump import HeatPumpModel, HeatPumpOrder
-from sim_devices.models import BatteryModel, ChargerModel, GridFollowingModel, InverterModel
+from sim_devices.models import BatteryModel, ByPhase, ChargerModel, GridFollowingModel, InverterModel
+from sim_devices.network_model import NetworkModel
 from sim_devices.physics import PowerDevice, SitePhysics
 
 MAX_LINE: Final = 65_536
@@ -44,12 +46,19 @@ PHASES: Final = 3
 class ControlPort:
     """Serves the control port of one physics, on a free port of loopback; `port` says which after `start`."""
 
-    def __init__(self, physics: SitePhysics, clock: Clock, lost_steps: Callable[[], int] = lambda: 0) -> None:
+    def __init__(
+        self,
+        physics: SitePhysics,
+        clock: Clock,
+        lost_steps: Callable[[], int] = lambda: 0,
+        counts: Callable[[], Mapping[str, Mapping[str, int]]] = dict,
+    ) -> None:
         self.host = HOST
         self.port = 0
         self._physics = physics
         self._clock = clock
         self._lost_steps = lost_steps
+        self._counts = counts
         self._server: asyncio.Server | None = None
         self._connections: set[asyncio.Task[None]] = set()
 
@@ -209,13 +218,24 @@ class ControlPort:
             "grid": {
                 "breaker": physics.grid.breaker,
                 "frequency_hz": physics.grid.frequency_hz,
+                "nominal_v": physics.nominal_voltage_v,
                 "source_v": list(physics.grid.source_v_by_phase),
             },
+            "network": None if physics.network is None else _network_state(physics.network, physics.voltage_v_by_phase),
             "heat_pump": None if physics.heat_pump is None else _heat_pump_state(physics.heat_pump),
             "meters": {name: {"power_w": m.power_w, "valid": m.valid} for name, m in physics.meters.items()},
+            "counts": self._counts_by_device(),
             "devices": {name: _device_state(model) for name, model in physics.devices.items()},
             "real": {name: {"power_w": device.power_w} for name, device in physics.real.items()},
         }
+
+    def _counts_by_device(self) -> dict[str, dict[str, int]]:
+        """What a twin was asked for beyond what it has, and did: what its server has seen, then what it made of it."""
+        physics, served = self._physics, self._counts()
+        told = {name: dict(served.get(name, {})) for name in (*physics.meters, *physics.devices)}
+        for name, model in physics.devices.items():
+            told[name] |= {"refused": model.refused, "clipped": model.clipped, "reversions": model.reversions}
+        return told
 
 
 def _each(is_good: Callable[[Any], bool], value: Any) -> bool:
@@ -231,6 +251,14 @@ def _is_above_zero(value: Any) -> bool:
 
 def _is_power(value: Any) -> bool:
     return isinstance(value, int | float) and not isinstance(value, bool) and -MOST_W <= value <= MOST_W
+
+
+def _network_state(network: NetworkModel, connection_v: ByPhase) -> dict[str, Any]:
+    return {
+        "losses_w": sum(network.losses_w_by_phase),
+        "voltage_v": {node: list(volts) for node, volts in network.voltages_by_node(connection_v).items()},
+        "unsolved": network.unsolved,
+    }
 
 
 def _heat_pump_state(model: HeatPumpModel) -> dict[str, Any]:

@@ -97,6 +97,8 @@ class DeviceModel:
         self.energy_export_wh = 0.0
         self.clipped = 0
         """How many commands were beyond the rating and were cut to it."""
+        self.refused = 0
+        """How many commands its twin has refused as its protocol does, where that is not Modbus: its server counts."""
         self.reversions = 0
         """How many times the reversion timer has run out."""
         self._deadline_s: float | None = None

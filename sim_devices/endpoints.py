@@ -6,7 +6,7 @@ import asyncio
 import os
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AsyncExitStack
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any, Final, Literal, Protocol, TypeAlias
@@ -154,6 +154,7 @@ class Endpoints:
     ) -> None:
         self.addresses: dict[str, dict[str, Any]] = {}
         self.servers: dict[str, ModbusServer] = {}
+        self._on_lines: dict[str, ModbusServer] = {}
         self._within = within
         self._site = site
         self._physics = physics
@@ -177,6 +178,10 @@ class Endpoints:
 
     async def __aexit__(self, *_: object) -> None:
         await self._stack.aclose()
+
+    def counts(self) -> dict[str, dict[str, int]]:
+        """What each Modbus twin's server has seen since its start; devices behind one server share its counts."""
+        return {name: asdict(server.counts) for name, server in (self.servers | self._on_lines).items()}
 
     def run_clients(self, tasks: asyncio.TaskGroup) -> list[asyncio.Task[None]]:
         """Start the twins that are clients of a broker or of the gateway; each runs until its task is cancelled."""
@@ -222,6 +227,7 @@ class Endpoints:
         unit = make_unit(profile, model, clock=self._clock, site=self._site.site)
         try:
             self.addresses[name] = await self._lines.serve(unit, address)
+            self._on_lines[name] = self._lines.server_of(address)
         except ValueError as error:
             raise TwinError(f"{name}: {error}") from error
         except OSError as error:

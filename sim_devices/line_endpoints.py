@@ -49,6 +49,12 @@ class LineEndpoints:
         host, port = self._ports[declared]
         return address.model_dump() | {"host": host, "port": port}
 
+    def server_of(self, address: ModbusRtuAddress | ModbusRtuTcpAddress) -> ModbusServer:
+        """What answers where an address says; it is served already."""
+        if isinstance(address, ModbusRtuAddress):
+            return self._lines[posixpath.normpath(address.device)].server
+        return self._servers[address.host, address.port].server
+
     def _line(self, address: ModbusRtuAddress) -> RtuLine:
         device = posixpath.normpath(address.device)
         if device not in self._lines:

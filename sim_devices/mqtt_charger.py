@@ -30,6 +30,7 @@ RECONNECT_S: Final = (0.2, 2.0)
 KEEPALIVE_S: Final = 10
 TIMEOUT_S: Final = 5.0
 MAX_PAYLOAD: Final = 64
+SUCCESS: Final = "success"
 """Longest payload of a write, in bytes; every value that can be written is a small number."""
 
 # "API keys", key frc: forceState.
@@ -79,6 +80,11 @@ class GoeKeys:
 
     def write(self, key: str, payload: bytes) -> str:
         """Take a write and return what the result topic says: `success`, or why nothing was changed."""
+        result = self._written(key, payload)
+        self._model.refused += result != SUCCESS
+        return result
+
+    def _written(self, key: str, payload: bytes) -> str:
         text = payload[:MAX_PAYLOAD].decode("utf-8", "replace")
         if len(payload) > MAX_PAYLOAD:
             return "payload too long"
@@ -99,7 +105,7 @@ class GoeKeys:
         if not least <= value <= most:
             return f"value must be between {least} and {most}: {text}"
         self._take(key, value)
-        return "success"
+        return SUCCESS
 
     def _take(self, key: str, value: int) -> None:
         model = self._model

@@ -298,6 +298,10 @@ class OcppCharger:
         self._booted = False
         self._woken.set()
 
+    def count_refusal(self) -> None:
+        """Something that the central system asked for was refused."""
+        self._model.refused += 1
+
 
 _TRIGGERS: Final = frozenset(
     trigger.value

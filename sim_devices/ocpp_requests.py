@@ -32,6 +32,8 @@ QUIET: Final = logging.getLogger("sim_devices.ocpp")
 QUIET.setLevel(logging.CRITICAL + 1)
 
 Handler = TypeVar("Handler", bound=Callable[..., Any])
+Status = TypeVar("Status", bound=str)
+_TAKEN: Final = ("Accepted", "RebootRequired")
 
 
 class Charger(Protocol):
@@ -57,6 +59,9 @@ class Charger(Protocol):
     def reset(self) -> None:
         """Break the connection and boot anew."""
 
+    def count_refusal(self) -> None:
+        """Something that the central system asked for was refused."""
+
 
 def _answers(action: Action) -> Callable[[Handler], Handler]:
     return cast(Callable[[Handler], Handler], on(action))
@@ -69,6 +74,11 @@ class CentralRequests(ChargePoint):  # type: ignore[misc]
         super().__init__(identity, socket, TIMEOUT_S, logger=QUIET)
         self._charger = charger
 
+    def _counted(self, status: Status) -> Status:
+        if status not in _TAKEN:
+            self._charger.count_refusal()
+        return status
+
     @_answers(Action.get_configuration)
     def on_get_configuration(self, key: list[str] | None = None) -> Any:
         known, unknown = self._charger.settings.read(key or [])
@@ -76,14 +86,14 @@ class CentralRequests(ChargePoint):  # type: ignore[misc]
 
     @_answers(Action.change_configuration)
     def on_change_configuration(self, key: str, value: str) -> Any:
-        return call_result.ChangeConfiguration(self._charger.settings.change(key, value))
+        return call_result.ChangeConfiguration(self._counted(self._charger.settings.change(key, value)))
 
     @_answers(Action.set_charging_profile)
     def on_set_charging_profile(self, connector_id: int, cs_charging_profiles: dict[str, Any]) -> Any:
         charger = self._charger
         status = charger.profiles.install(connector_id, cs_charging_profiles, charger.transaction)
         charger.evaluate()
-        return call_result.SetChargingProfile(status)
+        return call_result.SetChargingProfile(self._counted(status))
 
     @_answers(Action.clear_charging_profile)
     def on_clear_charging_profile(
@@ -112,11 +122,11 @@ class CentralRequests(ChargePoint):  # type: ignore[misc]
         self, id_tag: str, connector_id: int | None = None, charging_profile: dict[str, Any] | None = None
     ) -> Any:
         taken = connector_id in (None, CONNECTOR) and self._charger.begin_remotely(id_tag)
-        return call_result.RemoteStartTransaction(_taken(taken))
+        return call_result.RemoteStartTransaction(self._counted(_taken(taken)))
 
     @_answers(Action.remote_stop_transaction)
     def on_remote_stop(self, transaction_id: int) -> Any:
-        return call_result.RemoteStopTransaction(_taken(self._charger.end_remotely(transaction_id)))
+        return call_result.RemoteStopTransaction(self._counted(_taken(self._charger.end_remotely(transaction_id))))
 
     @_answers(Action.change_availability)
     def on_change_availability(self, connector_id: int, type: str) -> Any:

@@ -52,7 +52,12 @@ class Container:
             self.model.set_power(None, None, now_s)
 
     def refusal(self, name: str, value: Any) -> int | None:
-        """The status code that a write of `value` gets, or None when it is taken."""
+        """The status code that a write of `value` gets, or None when it is taken; the model counts those refused."""
+        code = self._refusal(name, value)
+        self.model.refused += code is not None
+        return code
+
+    def _refusal(self, name: str, value: Any) -> int | None:
         if name == ENABLE:
             return None if isinstance(value, bool) else int(ua.StatusCodes.BadTypeMismatch)
         if not isinstance(value, float):

@@ -9,7 +9,8 @@ from typing import Final, Protocol
 from config.vocabulary import Clock
 
 STEPS_AT_ONCE: Final = 20
-"""Steps before other tasks get a turn, about half a millisecond."""
+AT_ONCE_S: Final = 0.0005
+"""Other tasks, the servers' answers among them, get a turn after so many steps, or after the one that ends later."""
 
 MOST_BEHIND_S: Final = 1.0
 """After a longer halt of the process the time in between is left out, not simulated."""
@@ -44,10 +45,11 @@ class RealTimePace:
             await asyncio.sleep(max(0.0, next_s - self._clock()))
 
     def catch_up(self) -> None:
-        """Do the steps that are due now, up to `STEPS_AT_ONCE`."""
+        """Do the steps that are due now, up to `STEPS_AT_ONCE` or for `AT_ONCE_S`."""
         physics = self._physics
         step_s = physics.step_s
-        due = int((self._clock() - self._origin_s) / step_s) - self._done
+        began_s = self._clock()
+        due = int((began_s - self._origin_s) / step_s) - self._done
         excess = due - max(1, round(MOST_BEHIND_S / step_s))
         if excess > 0:
             self._done += excess
@@ -58,3 +60,5 @@ class RealTimePace:
             physics.step(self._origin_s + self._done * step_s)
             if self._stepped is not None:
                 self._stepped()
+            if self._clock() - began_s > AT_ONCE_S:
+                return

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from random import Random
-from typing import Final, TypeAlias
+from typing import TYPE_CHECKING, Final, TypeAlias
 
 from config.site import DeviceSite, Site
 from config.vocabulary import DeviceKind
@@ -23,6 +23,9 @@ from sim_devices.models import (
 )
 from sim_devices.series import Series, load_series
 
+if TYPE_CHECKING:
+    from sim_devices.network_model import NetworkModel, Powers
+
 __all__ = ["PowerDevice", "RealDevice", "SitePhysics", "voltage_behind_grid"]
 
 REAL_POWER_LIFE_S: Final = 1.0
@@ -30,6 +33,8 @@ REAL_POWER_LIFE_S: Final = 1.0
 
 HOURS_OF_STORAGE: Final = 2.0
 """A battery whose site file gives no capacity holds its rating for this long."""
+
+NO_POWER: Final[ByPhase] = (0.0, 0.0, 0.0)
 
 PowerDevice: TypeAlias = InverterModel | BatteryModel | ChargerModel
 
@@ -56,7 +61,7 @@ class SitePhysics:
 
     `kinds` says which devices are twins and of what kind; `real` names the devices whose power is told by
     `set_real_power`. Deterministic by the site's seed. Raises SeriesError when the site asks for a column or an instant
-    that the series doesn't have.
+    that the series doesn't have, NetworkError when its network can't be simulated.
     """
 
     def __init__(
@@ -75,10 +80,12 @@ class SitePhysics:
         self.load_w = 0.0
         self.net_w = 0.0
         self.grid = GridModel(simulation.grid)
+        self.nominal_voltage_v = site.connection.nominal_voltage_v
         self.voltage_v_by_phase: ByPhase = self.grid.source_v_by_phase
         self.devices: dict[str, PowerDevice] = {}
         self.meters: dict[str, MeterModel] = {}
         self._site = site
+        self.network = self._made_network()
         load_phases = (1, 2, 3) if site.connection.phases == 3 else (1,)
         self._load_phases = load_phases
         self._load_shares = simulation.load.shares_by_phase
@@ -102,6 +109,15 @@ class SitePhysics:
                 device.settle()
         self._measure(dt_s=0.0)
 
+    def _made_network(self) -> NetworkModel | None:
+        settings = self._site.simulation.network
+        if settings is None:
+            return None
+        # Imported for sites that have cables alone: it needs an extra.
+        from sim_devices.network_model import NetworkModel
+
+        return NetworkModel(settings, self.nominal_voltage_v, self.step_s)
+
     def _add(self, name: str, kind: DeviceKind, device: DeviceSite) -> None:
         rng = Random(f"{self._site.simulation.seed}/{name}")
         if kind is DeviceKind.METER:
@@ -109,7 +125,7 @@ class SitePhysics:
             return
         terminals: Terminals = {
             "phases": device.phases,
-            "nominal_voltage_v": self._site.connection.nominal_voltage_v,
+            "nominal_voltage_v": self.nominal_voltage_v,
             "nominal_frequency_hz": self.grid.nominal_frequency_hz,
             "rng": rng,
         }
@@ -214,10 +230,17 @@ class SitePhysics:
         """What changes between a measurement and the next step, for devices that step before they are measured."""
         grid = self.grid
         self.voltage_v_by_phase = grid.source_v_by_phase if grid.energized else (0.0, 0.0, 0.0)
+        if self.network is not None and not grid.energized:
+            self.network.rest()
         for device in (*self._each, *((self.heat_pump,) if self.heat_pump is not None else ())):
             device.energized = grid.energized
-            device.voltage_v_by_phase = self.voltage_v_by_phase
+            device.voltage_v_by_phase = self._voltage_at(device.name)
             device.frequency_hz = grid.frequency_hz
+
+    def _voltage_at(self, name: str) -> ByPhase:
+        """Phase voltages at a device, at its place in the network where there is one."""
+        connection_v = self.voltage_v_by_phase
+        return connection_v if self.network is None else self.network.voltages(name, connection_v)
 
     def _apply_surroundings(self) -> None:
         elapsed_s = self.elapsed_s
@@ -269,17 +292,20 @@ class SitePhysics:
         for source in sources:
             d1, d2, d3 = source.power_w_by_phase
             p1, p2, p3 = p1 + d1, p2 + d2, p3 + d3
-        self.net_w = p1 + p2 + p3
         reactive_var = self._reactive_var_by_phase()
+        network = self.network
+        if network is not None:
+            (p1, p2, p3), reactive_var = self._with_losses(network, (p1, p2, p3), reactive_var)
+        self.net_w = p1 + p2 + p3
         grid = self.grid
-        self.voltage_v_by_phase = grid.voltages((p1, p2, p3), reactive_var, self.voltage_v_by_phase)
+        connection_v = grid.voltages((p1, p2, p3), reactive_var, self.voltage_v_by_phase)
+        self.voltage_v_by_phase = connection_v
         for device in self._each:
-            device.voltage_v_by_phase = self.voltage_v_by_phase
+            device.voltage_v_by_phase = connection_v if network is None else network.voltages(device.name, connection_v)
             device.frequency_hz = grid.frequency_hz
         valid = all(self.now_s - device.told_s <= REAL_POWER_LIFE_S for device in self.real.values())
-        voltage_v, frequency_hz = self.voltage_v_by_phase, grid.frequency_hz
         for meter in self.meters.values():
-            meter.measure((p1, p2, p3), voltage_v, frequency_hz, valid, dt_s, self.now_s, reactive_var)
+            meter.measure((p1, p2, p3), connection_v, grid.frequency_hz, valid, dt_s, self.now_s, reactive_var)
 
     def _reactive_var_by_phase(self) -> ByPhase:
         """Reactive power drawn at the connection; the load has none."""
@@ -289,3 +315,24 @@ class SitePhysics:
                 d1, d2, d3 = device.reactive_var_by_phase
                 q1, q2, q3 = q1 + d1, q2 + d2, q3 + d3
         return (q1, q2, q3)
+
+    def _with_losses(self, network: NetworkModel, power_w: ByPhase, reactive_var: ByPhase) -> Powers:
+        """What is drawn at the connection, with what the network takes on the way; solves it when that is due."""
+        if self.grid.energized and self.steps % network.steps_between == 0:
+            network.solve(self.voltage_v_by_phase, self._drawn_at_nodes(network))
+        return plus(power_w, network.losses_w_by_phase), plus(reactive_var, network.losses_var_by_phase)
+
+    def _drawn_at_nodes(self, network: NetworkModel) -> dict[str, Powers]:
+        drawn: dict[str, Powers] = {network.load_node: (self._load_w_by_phase, NO_POWER)}
+        for device in self._each:
+            p, q = drawn.get(node := network.node_of(device.name), (NO_POWER, NO_POWER))
+            drawn[node] = plus(p, device.power_w_by_phase), plus(q, device.reactive_var_by_phase)
+        for real in self.real.values():
+            p, q = drawn.get(node := network.node_of(real.name), (NO_POWER, NO_POWER))
+            drawn[node] = plus(p, real.power_w_by_phase), q
+        return drawn
+
+
+def plus(one: ByPhase, other: ByPhase) -> ByPhase:
+    """The sum, phase by phase."""
+    return (one[0] + other[0], one[1] + other[1], one[2] + other[2])

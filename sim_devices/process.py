@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import contextlib
 import gc
 import json
 import logging
@@ -23,6 +24,7 @@ from config.site import Site
 from config.vocabulary import Clock, DeviceKind
 from sim_devices.control_port import ControlPort
 from sim_devices.endpoints import Endpoints, Ports, TwinError, twin_kinds
+from sim_devices.network_model import NetworkError
 from sim_devices.pace import RealTimePace
 from sim_devices.physics import SitePhysics
 from sim_devices.recording import RecordingError, load_recording
@@ -56,7 +58,7 @@ async def run_twins(
     kinds = twin_kinds(site, names)
     try:
         physics = SitePhysics(site, kinds, real=real, start_s=clock())
-    except SeriesError as error:
+    except (NetworkError, SeriesError) as error:
         raise TwinError(f"simulation: {error}") from error
     async with AsyncExitStack() as stack:
         recorder = _recorder(trace, physics)
@@ -66,7 +68,9 @@ async def run_twins(
         # Starting the servers took time that nobody could see: the simulation begins now.
         physics.now_s = clock()
         pace = RealTimePace(physics, clock, recorder.add if recorder is not None else None)
-        control = await stack.enter_async_context(ControlPort(physics, clock, lambda: pace.lost_steps))
+        control = await stack.enter_async_context(
+            ControlPort(physics, clock, lambda: pace.lost_steps, endpoints.counts)
+        )
         started(
             {
                 "endpoints": endpoints.addresses,
@@ -102,6 +106,11 @@ def real_devices(site: Site, site_path: Path, twins: Iterable[str]) -> tuple[str
 
 async def _main(site: Site, options: argparse.Namespace) -> None:
     def print_line(announcement: dict[str, Any]) -> None:
+        try:
+            if options.announce is not None:
+                options.announce.write_text(json.dumps(announcement) + "\n")
+        except OSError as error:
+            raise TwinError(f"--announce {options.announce}: {error.strerror}") from None
         try:
             sys.stdout.write(json.dumps(announcement) + "\n")
             sys.stdout.flush()
@@ -154,6 +163,7 @@ def _options(argv: Sequence[str] | None) -> argparse.Namespace:
         "--replay", type=Path, metavar="FILE", help="serve what `gateway record` has left, without physics"
     )
     parser.add_argument("--replay-end", choices=("hold", "loop"), default="hold", help="what follows its end")
+    parser.add_argument("--announce", type=Path, metavar="FILE", help="where everything is, also in this file")
     parser.add_argument("--until-eof", action="store_true", help="end when standard input ends")
     return parser.parse_args(argv)
 
@@ -172,7 +182,17 @@ def main(argv: Sequence[str] | None = None) -> int:
     except (ConfigError, RecordingError, TwinError) as error:
         sys.stderr.write(f"{error}\n")
         return 2
+    finally:
+        if options.announce is not None:
+            _take_back(options.announce)
     return 0
+
+
+def _take_back(announcement: Path) -> None:
+    """Remove our announcement, and nobody else's."""
+    with contextlib.suppress(OSError, ValueError, TypeError):
+        if json.loads(announcement.read_text()).get("pid") == os.getpid():
+            announcement.unlink()
 
 
 if __name__ == "__main__":

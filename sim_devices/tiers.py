@@ -27,6 +27,7 @@ from config.site import ChildLayer, Site
 from config.vocabulary import Clock
 from sim_devices.control_port import ControlPort
 from sim_devices.endpoints import Endpoints, Ports, TwinError, twin_kinds
+from sim_devices.network_model import NetworkError
 from sim_devices.pace import RealTimePace
 from sim_devices.physics import SitePhysics
 from sim_devices.series import SeriesError
@@ -114,7 +115,7 @@ def _physics(site: Site, start_s: float) -> SitePhysics:
     children = [name for name, device in site.devices.items() if isinstance(device.address, ChildLayer)]
     try:
         return SitePhysics(site, twin_kinds(site, None), real=children, start_s=start_s)
-    except SeriesError as error:
+    except (NetworkError, SeriesError) as error:
         raise TwinError(f"{site.site}: simulation: {error}") from error
 
 
@@ -155,7 +156,8 @@ async def run_tiers(
         pace = RealTimePace(physics, clock, stepped)
         told = {}
         for name, each in physics.sites.items():
-            control = await stack.enter_async_context(ControlPort(each, clock, lambda: pace.lost_steps))
+            port = ControlPort(each, clock, lambda: pace.lost_steps, served[name].counts)
+            control = await stack.enter_async_context(port)
             addresses = served[name].addresses | _children(sites[name], mqtt)
             told[name] = {"endpoints": addresses, "control": {"host": control.host, "port": control.port}}
         started({"sites": told, "pid": os.getpid()})

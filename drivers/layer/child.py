@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Final
 import structlog
 from pydantic import ValidationError
 
-from config.messages import MAX_PAYLOAD_BYTES, Acknowledgement, Heartbeat, Telemetry, Up
+from config.messages import MAX_PAYLOAD_BYTES, Acknowledgement, Heartbeat, Offer, Telemetry, Up
 from config.vocabulary import AUTHORITY_HELD, Quality, Sample, SampleValue
 from drivers.layer.dispatches import Dispatches
 from drivers.layer.offers import OfferBook, OfferRefused, curve_text
@@ -93,6 +93,12 @@ class Child:
         else:
             self._take_heartbeat(message)
 
+    def offered(self) -> Offer | None:
+        """The offer that has an interval for now, while authority is held and the layer is heard."""
+        found = self._offers.now(self._now())
+        held = self.dispatches.authority == AUTHORITY_HELD and self.pushed.present
+        return found[0] if found is not None and held else None
+
     def reject_retained(self, kind: Up) -> None:
         """Nothing of the interface may be kept by a broker."""
         self._reject(kind, "retained")
@@ -168,7 +174,7 @@ class Child:
         now_s = self._clock()
         found = self._offers.now(self._now())
         held = found is not None and self.dispatches.authority == AUTHORITY_HELD
-        self.dispatches.offer_id = found[0].id if found is not None and held else None
+        self.dispatches.offer = found[0] if found is not None and held else None
         samples = {}
         for name, address in self._points.items():
             if address.message != "offer":

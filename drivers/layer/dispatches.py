@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import math
+from bisect import bisect_right
 from collections import OrderedDict
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Final, TypeAlias
 
-from config.messages import Acknowledgement, AckStatus, AuthorityOrder, DispatchOrder, Down
+from config.messages import Acknowledgement, AckStatus, AuthorityOrder, DispatchOrder, Down, Offer
 from config.strict import Strict
 from config.vocabulary import AUTHORITY_HELD, Setpoint, WriteResult, WriteStatus
 
@@ -23,6 +24,8 @@ SENT_KEPT: Final = 256
 MOST_IN_FLIGHT: Final = 8
 """Dispatches that wait for their acknowledgements; the newest setpoint waits behind them."""
 
+NOTHING_TOLD: Final = (0, 0)
+MOST_PATH: Final = 576
 MOST_PRICE: Final = 1e6
 """As the layer interface bounds prices."""
 
@@ -54,13 +57,16 @@ class Dispatches:
         self.authority = UNCONFIRMED
         self.held_since: datetime | None = None
         self.accepted: tuple[str, datetime] | None = None
-        self.offer_id: str | None = None
         self.stranger = ""
+        self.offer: Offer | None = None
+        self.path: tuple[Mapping[float, float], int] = {}, 0
+        self._told_path = NOTHING_TOLD
         self._device, self._source, self._epoch, self._timeout_s = device, source, epoch, timeout_s
         self._sink, self._stats, self._clock, self._utc = sink, stats, clock, utc
         self._pending: Setpoint | None = None
         self._in_flight: dict[str, tuple[Setpoint, asyncio.TimerHandle]] = {}
         self._sent: OrderedDict[str, float] = OrderedDict()
+        self._path_order = ""
         self._authority_id = ""
         self._authority_due = False
         self._timers: set[asyncio.TimerHandle] = set()
@@ -89,7 +95,7 @@ class Dispatches:
     async def serve(self, publish: Publish) -> None:
         """Send what there is and what comes over one connection, until cancelled or until `publish` raises."""
         self.authority = UNCONFIRMED
-        self._authority_due = True
+        self._authority_due, self._told_path = True, NOTHING_TOLD
         try:
             while True:
                 self._wake.clear()
@@ -143,7 +149,7 @@ class Dispatches:
         if self._clock() >= setpoint.expires_s:
             self._tell(setpoint, WriteStatus.EXPIRED, "before it went out")
             return
-        order = self._order(setpoint)
+        order = self._order(setpoint, self._path_ahead())
         self._sent[order.id] = order.net_power_w
         while len(self._sent) > SENT_KEPT:
             self._sent.popitem(last=False)
@@ -152,16 +158,42 @@ class Dispatches:
             self._timeout_s, lambda: self._answered(order.id, WriteStatus.INDETERMINATE, late, late=True)
         )
         self._in_flight[order.id] = setpoint, timer
+        if order.lambda_path_per_kwh:
+            self._told_path, self._path_order = (self.path[1], len(order.lambda_path_per_kwh)), order.id
         await publish(Down.DISPATCH, order)
 
-    def _order(self, setpoint: Setpoint) -> DispatchOrder:
+    def _path_ahead(self) -> tuple[float, ...]:
+        """The price at the middle of each interval that the layer has planned itself.
+
+        Once for each path, and again where the layer has come to plan further ahead.
+        """
+        prices, version = self.path
+        if self.offer is None:
+            return ()
+        found: list[float] = []
+        begins, now_s = sorted(prices), self._utc()
+        last_s = begins[-1] + (begins[-1] - begins[-2]) if len(begins) > 1 else math.inf
+        for interval in self.offer.intervals[:MOST_PATH]:
+            begin_s = interval.start.timestamp()
+            if begin_s <= now_s:
+                continue
+            middle_s = begin_s + interval.duration_s / 2.0
+            at = bisect_right(begins, middle_s)
+            if at == 0 or middle_s >= last_s or interval.forecast is None:
+                break
+            found.append(round(min(max(prices[begins[at - 1]], -MOST_PRICE), MOST_PRICE), 6))
+        told_version, told = self._told_path
+        return tuple(found) if version != told_version or len(found) > told else ()
+
+    def _order(self, setpoint: Setpoint, path: tuple[float, ...]) -> DispatchOrder:
         price = setpoint.lambda_per_kwh
         return DispatchOrder(
             id=self._new_id(),
             issued_at=self._now(),
             epoch=self._epoch,
             net_power_w=round(setpoint.power_w, 1),
-            offer_id=self.offer_id,
+            offer_id=None if self.offer is None else self.offer.id,
+            lambda_path_per_kwh=path,
             lambda_per_kwh=None if price is None else round(min(max(price, -MOST_PRICE), MOST_PRICE), 6),
         )
 
@@ -199,6 +231,8 @@ class Dispatches:
         waiting = self._in_flight.pop(order_id, None)
         if waiting is None:
             return
+        if order_id == self._path_order and status is not WriteStatus.ACKNOWLEDGED:
+            self._told_path = NOTHING_TOLD
         setpoint, timer = waiting
         self._cancel(timer)
         self._stats.timeouts += late

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Final
 
 import structlog
 
-from config.messages import Down, Heartbeat, Up, down_topic, up_topic
+from config.messages import Down, Heartbeat, Offer, Up, down_topic, up_topic
 from config.site import ChildLayer, MqttBroker
 from config.vocabulary import LinkState, WriteResult, WriteStatus
 from drivers.backoff import Backoff
@@ -89,6 +89,16 @@ class LayerDriver:
         finally:
             for child in self._children.values():
                 child.dispatches.stop()
+
+    def offered(self) -> dict[str, Offer]:
+        """The offers that hold now of the layers that we have authority over, by device."""
+        found = {name: child.offered() for name, child in self._children.items()}
+        return {name: offer for name, offer in found.items() if offer is not None}
+
+    def announce(self, prices: Mapping[float, float], version: int) -> None:
+        """The path of prices ahead, by the UTC second from which each is for; it goes with the next share of each."""
+        for child in self._children.values():
+            child.dispatches.path = prices, version
 
     def poll(self) -> tuple[str, ...]:
         """Nothing is polled: layers publish."""

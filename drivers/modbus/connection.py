@@ -19,6 +19,7 @@ from drivers.modbus.request import (
     read_pdu,
 )
 from drivers.modbus.request_queue import RequestQueue
+from drivers.reach import ended
 
 QUEUE_CAPACITY: Final = 256
 
@@ -142,7 +143,10 @@ class Connection(asyncio.Protocol):
             )
 
     def connection_lost(self, exc: Exception | None) -> None:
-        self.close(f"connection lost: {exc}" if exc is not None else "closed by the device")
+        if exc is None:
+            self.close("closed by the device")
+        else:
+            self.close(f"connection lost: {ended(exc) if isinstance(exc, OSError) else exc}")
 
     def close(self, reason: str, failure: Failure = Failure.LOST) -> None:
         """End the connection, once, and tell everybody who waits."""

@@ -15,6 +15,7 @@ from config.vocabulary import POWER_W, Clock, FieldSink, Quality, Sample, WriteP
 from drivers.backoff import Backoff
 from drivers.binding import DeviceBinding
 from drivers.driver import LinkStats
+from drivers.modbus.answer_time import AnswerTime
 from drivers.modbus.block import Block, ReplySamples
 from drivers.modbus.connection import Connection
 from drivers.modbus.plan import Places, plan_blocks, register_places, register_plan
@@ -139,12 +140,20 @@ class _BlockRead(Request):
 class ModbusDevice:
     """Samples are measured when their reply arrives; the device is present while its power is good.
 
+    `patience_s`: a device whose fast poll usually takes longer is not worth waiting for.
+
     Set-up, once a connection: find the SunSpec models where the profile names any, read everything once, and only then
     let setpoints through. A profile of plain registers whose device has been read before is written first of all.
     """
 
     def __init__(
-        self, binding: DeviceBinding, sink: FieldSink, stats: LinkStats, clock: Clock, rng: random.Random
+        self,
+        binding: DeviceBinding,
+        sink: FieldSink,
+        stats: LinkStats,
+        clock: Clock,
+        rng: random.Random,
+        patience_s: float,
     ) -> None:
         if not isinstance(binding.address, ModbusAddress):
             raise TypeError(f"{binding.name}: not a Modbus address")
@@ -166,6 +175,7 @@ class ModbusDevice:
         self._registers = register_places(binding.profile) if self._plan is None else self._plan.places.points
         self._bases: tuple[int, ...] = BASES
         self._watched = _watched_point(binding)
+        self._answers = AnswerTime(clock, patience_s)
         summed = bool(self._sums)
         self._groups = {
             PollGroup.FAST: _Group(self._deliver_fast, None if summed else self._deliver_fast_later),
@@ -225,8 +235,9 @@ class ModbusDevice:
         fast = self._fast
         if connection is None or fast.left:
             return False
+        self._answers.asked()
         fast.start(connection)
-        return self._present is True and fast.left > 0
+        return self._present is True and fast.left > 0 and self._answers.come_soon
 
     async def _prepare(self, connection: Connection) -> None:
         """Find the points, read what is slow (scale factors are), and start the first fast poll."""
@@ -245,6 +256,7 @@ class ModbusDevice:
         for group, planned in blocks.items():
             self._groups[group].plan([self._request(group, block) for block in planned])
         self._connection = connection
+        self._answers.asked()
         self._fast.start(connection)
         if self._fast.empty:
             self.writer.begin(connection, places.points)
@@ -320,10 +332,12 @@ class ModbusDevice:
             self._judge(samples[self._watched], "")
 
     def _deliver_fast(self, samples: dict[str, Sample], detail: str) -> None:
+        self._answers.answered()
         self._deliver(samples, detail)
         self._begin_writes()
 
     def _deliver_fast_later(self, samples: ReplySamples) -> None:
+        self._answers.answered()
         self._deliver_later(samples)
         if self.writer.connection is not self._connection:
             self._begin_writes()

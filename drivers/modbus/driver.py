@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import math
 import random
 from collections.abc import Callable, Sequence
 from typing import Final
@@ -29,8 +30,8 @@ class ModbusDriver:
 
     A single unit behind TCP is the connection: when it falls silent, a new one is made. Several units, and those of a
     line, come and go by themselves. `connect` replaces the connection or port by any other transport; `rng` draws
-    pauses and phases. Raises `PlanError`, a `ValueError`, for a profile whose points can't be read or written as it
-    says.
+    pauses and phases; a device whose answer usually takes longer than `patience_s` is polled, and never waited for.
+    Raises `PlanError`, a `ValueError`, for a profile whose points can't be read or written as it says.
     """
 
     def __init__(
@@ -42,6 +43,7 @@ class ModbusDriver:
         *,
         connect: Connector | None = None,
         rng: random.Random | None = None,
+        patience_s: float = math.inf,
     ) -> None:
         if not bindings:
             raise ValueError(f"link {name} has no device")
@@ -51,7 +53,9 @@ class ModbusDriver:
         self.stats = LinkStats()
         self._sink = sink
         self._clock = clock
-        self._devices = {binding.name: ModbusDevice(binding, sink, self.stats, clock, rng) for binding in bindings}
+        self._devices = {
+            binding.name: ModbusDevice(binding, sink, self.stats, clock, rng, patience_s) for binding in bindings
+        }
         self._only = next(iter(self._devices.values())) if len(self._devices) == 1 else None
         paces = [binding.profile.pace for binding in bindings]
         address = one_endpoint(binding.address for binding in bindings)

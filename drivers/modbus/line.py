@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import os
 from collections.abc import Callable
 from typing import Final
 
@@ -11,7 +10,7 @@ from drivers.driver import LinkStats
 from drivers.inspection import InspectionFailed
 from drivers.modbus.connection import Connection
 from drivers.modbus.framing import Framing, TcpFraming
-from drivers.modbus.link import Connector
+from drivers.modbus.link import Connector, no_connection
 from drivers.modbus.overdue import Overdue
 from drivers.modbus.request import AwaitedRequest, Failure, RequestFailed, read_pdu
 
@@ -86,9 +85,9 @@ class Line:
                 return await self._new()
             except TimeoutError:
                 raise InspectionFailed(f"{self.name}: no connection within {CONNECT_TIMEOUT_S:g} s") from None
-            except (OSError, UnicodeError) as error:
+            except OSError as error:
                 if attempt == _ATTEMPTS or self._connection is None:
-                    raise InspectionFailed(f"{self.name}: {_reason(error)}") from None
+                    raise InspectionFailed(f"{self.name}: {no_connection(error)}") from None
             await asyncio.sleep(_PAUSE_S * attempt)
         raise AssertionError("the last attempt returns or raises")
 
@@ -107,9 +106,3 @@ class Line:
 
     def _answered(self) -> None:
         self.stats.good += 1
-
-
-def _reason(error: OSError | UnicodeError) -> str:
-    if isinstance(error, OSError) and error.errno is not None and error.errno > 0:
-        return os.strerror(error.errno)
-    return str(error) or type(error).__name__

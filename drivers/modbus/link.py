@@ -14,6 +14,7 @@ from config.vocabulary import FieldSink, LinkState
 from drivers.backoff import Backoff
 from drivers.driver import LinkStats
 from drivers.modbus.connection import Connection
+from drivers.reach import unreached
 
 Connector: TypeAlias = Callable[
     [Callable[[], asyncio.Protocol]], Awaitable[tuple[asyncio.BaseTransport, asyncio.Protocol]]
@@ -27,10 +28,13 @@ FIRST_PAUSE_S: Final = 0.05
 
 
 def tcp_connector(host: str, port: int) -> Connector:
-    """Connects over TCP."""
+    """Connects over TCP; `OSError` says in words why nobody is there."""
 
     async def connect(factory: Callable[[], asyncio.Protocol]) -> tuple[asyncio.BaseTransport, asyncio.Protocol]:
-        return await asyncio.get_running_loop().create_connection(factory, host, port)
+        try:
+            return await asyncio.get_running_loop().create_connection(factory, host, port)
+        except (OSError, UnicodeError) as error:
+            raise OSError(unreached(error, host, port)) from None
 
     return connect
 
@@ -82,8 +86,8 @@ class Link:
             return await self._attend(connection)
         except TimeoutError:
             return f"no connection within {CONNECT_TIMEOUT_S:g} s"
-        except (OSError, UnicodeError) as error:
-            return _reason(error)
+        except OSError as error:
+            return no_connection(error)
         finally:
             connection.close("the driver stops")
 
@@ -119,7 +123,6 @@ async def _awaited(awaitable: Awaitable[None]) -> None:
     await awaitable
 
 
-def _reason(error: OSError | UnicodeError) -> str:
-    if isinstance(error, OSError) and error.errno is not None and error.errno > 0:
-        return os.strerror(error.errno)
-    return str(error) or type(error).__name__
+def no_connection(error: OSError) -> str:
+    """Why a connector has failed."""
+    return str(error) if error.errno is None else os.strerror(error.errno)

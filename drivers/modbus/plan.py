@@ -82,6 +82,8 @@ def plan_blocks(profile: Profile, places: Places, *, on_a_line: bool = False) ->
             for name, point in profile.points.items()
             if point.poll is group and point.access is not Access.W and name in places.points
         ]
+        for point in points:
+            _check_readable(profile, point)
         factors = places.factors if group is PollGroup.SLOW else ()
         static_along = group is PollGroup.FAST and not on_a_line
         planned: list[Block] = []
@@ -131,14 +133,21 @@ def _covers(read: Read, factor: ScaleFactor) -> bool:
     return read.first <= factor.address < read.first + read.size
 
 
+def _check_readable(profile: Profile, place: PlacedPoint) -> None:
+    pace = profile.pace
+    try:
+        plan_reads([Span(place.address, place.codec.registers)], pace.max_registers, 0, pace.unreadable)
+    except PlanError as error:
+        field = "max_registers" if place.codec.registers > pace.max_registers else "unreadable"
+        words = f"profile {profile.profile}, point {place.name}: {error}, by pace.{field} of the profile"
+        raise PlanError(words) from None
+
+
 def _check(profile: Profile, name: str, place: PlacedPoint) -> None:
     pace = profile.pace
     where = f"profile {profile.profile}, point {name}"
     if profile.points[name].access is not Access.W:
-        try:
-            plan_reads([Span(place.address, place.codec.registers)], pace.max_registers, 0, pace.unreadable)
-        except PlanError as error:
-            raise PlanError(f"{where}: {error}") from None
+        _check_readable(profile, place)
     if profile.points[name].access is Access.R:
         return
     if place.codec.registers > 1 and pace.write_function == "single":

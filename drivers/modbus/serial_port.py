@@ -15,6 +15,7 @@ import serial
 
 from config.site import ModbusRtuAddress
 from drivers.modbus.link import Connector
+from drivers.modbus.port_refusals import port_refusal
 
 _CHUNK: Final = 4096
 # Major device numbers of the Unix 98 slaves: Linux, Documentation/admin-guide/devices.txt.
@@ -41,32 +42,33 @@ def serial_connector(address: ModbusRtuAddress) -> Connector:
 
 
 def _open(address: ModbusRtuAddress) -> serial.Serial:
+    try:
+        return _set(address)
+    except (OSError, ValueError, termios.error) as error:
+        number = error.args[0] if isinstance(error, termios.error) else getattr(error, "errno", None)
+        if number is None or number in (errno.EINVAL, errno.ENOTTY):
+            raise OSError(_not_settable(address)) from None
+        raise OSError(port_refusal(number, address.device)) from None
+
+
+def _set(address: ModbusRtuAddress) -> serial.Serial:
     # A pseudo-terminal has no parity, and refuses settings of which it can take nothing.
     parity = "none" if os.major(Path(address.device).stat().st_rdev) in _PSEUDO_TERMINALS else address.parity
-    try:
-        return serial.Serial(
-            address.device,
-            address.baud,
-            parity=_PARITIES[parity],
-            stopbits=address.stop_bits,
-            timeout=0,
-            # Makes a read that finds nothing differ from the end of the port.
-            inter_byte_timeout=0,
-            exclusive=True,
-        )
-    except serial.SerialException as error:
-        if error.errno in (errno.EAGAIN, errno.EACCES) and "lock" in str(error):
-            raise OSError("another program has this port open") from None
-        if error.errno is None:
-            raise _not_settable(address) from None
-        raise
-    except (ValueError, termios.error):
-        raise _not_settable(address) from None
+    return serial.Serial(
+        address.device,
+        address.baud,
+        parity=_PARITIES[parity],
+        stopbits=address.stop_bits,
+        timeout=0,
+        # Makes a read that finds nothing differ from the end of the port.
+        inter_byte_timeout=0,
+        exclusive=True,
+    )
 
 
-def _not_settable(address: ModbusRtuAddress) -> OSError:
+def _not_settable(address: ModbusRtuAddress) -> str:
     setting = f"{address.baud} baud, {address.parity} parity, {address.stop_bits} stop bits"
-    return OSError(f"{address.device} is no serial port, or cannot be set to {setting}")
+    return f"{address.device} is no serial port, or cannot be set to {setting}"
 
 
 def _close_unwanted(opening: asyncio.Future[serial.Serial]) -> None:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import os
+import re
 import socket
 import struct
 from collections.abc import Awaitable, Collection, Sequence
@@ -18,6 +19,7 @@ from typing import TYPE_CHECKING, Final, NamedTuple, TypeVar, cast
 import aiomqtt
 
 from drivers.cancellation import heeded
+from drivers.reach import unreached
 from drivers.tls import broker_context, refused_certificate
 from drivers.writer import ConnectionBroken
 
@@ -28,6 +30,7 @@ _T = TypeVar("_T")
 
 AT_ONCE: Final = (socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
 """Without it a publication that follows another waits for the broker's delayed acknowledgement, about 40 ms."""
+_CODE: Final = re.compile(r"^\[code:\w+\] ")
 _FAILURES: Final = (aiomqtt.MqttError, OSError, ValueError)
 # A broker that is cut off is noticed after at most twice this; the silence of its devices is noticed earlier.
 _KEEP_ALIVE_S: Final = 5
@@ -216,7 +219,14 @@ class MqttConnection:
             raise ConnectionBroken(f"{what}: no answer within {self._timeout_s:g} s", timed_out=True) from None
         except _FAILURES as error:
             timed_out = isinstance(error, aiomqtt.MqttError) and "timed out" in str(error)
-            raise ConnectionBroken(f"{what}: {_reason(error)}", timed_out=timed_out) from None
+            raise ConnectionBroken(f"{what}: {self._reason(error)}", timed_out=timed_out) from None
+
+    def _reason(self, error: Exception) -> str:
+        if isinstance(error, OSError | aiomqtt.MqttError):
+            # aiomqtt hands on what a socket says as text.
+            told = error if isinstance(error, OSError) else OSError(str(error))
+            return _CODE.sub("", unreached(told, self._broker.host, self._broker.port))
+        return str(error) or type(error).__name__
 
 
 def _quiet_logger() -> logging.Logger:
@@ -229,9 +239,3 @@ def _quiet_logger() -> logging.Logger:
 def _is_refusal(code: object) -> bool:
     """Whether a SUBACK return code is a failure: 0x80 (MQTT 3.1.1, section 3.9.3)."""
     return bool(getattr(code, "is_failure", False)) or code == 0x80
-
-
-def _reason(error: BaseException) -> str:
-    if isinstance(error, OSError) and error.strerror:
-        return error.strerror
-    return str(error) or type(error).__name__

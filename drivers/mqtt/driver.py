@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import random
+from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Final, NamedTuple
 
@@ -16,11 +17,13 @@ from drivers.backoff import Backoff
 from drivers.cancellation import apart
 from drivers.driver import LinkStats
 from drivers.encoding import EncodeError
+from drivers.mqtt.commanding import CommandSender
 from drivers.mqtt.connection import MqttConnection
+from drivers.mqtt.message_clock import MessageClock, time_in
 from drivers.mqtt.payload import NOTHING, Payload
 from drivers.pushed import PushedDevice, watch_silence
 from drivers.reading import TypedCodec
-from drivers.writer import ConnectionBroken, DeviceWriter, Encoded, Outcome, first_broken
+from drivers.writer import ConnectionBroken, DeviceWriter, Encoded, first_broken
 
 if TYPE_CHECKING:
     from config.profile import MqttAddress
@@ -33,7 +36,6 @@ if TYPE_CHECKING:
 _FIRST_PAUSE_S: Final = 0.05
 _LONGEST_PAUSE_S: Final = 0.75
 _LONGEST_ATTEMPT_S: Final = 1.0
-_LONGEST_DETAIL: Final = 120
 # A message that is so few steps behind the newest was sent again or overtaken; a counter that is further back, or so
 # near to its beginning, has begun anew.
 _STEPS_BEHIND: Final = 32
@@ -78,6 +80,7 @@ class _Device:
         availability = binding.profile.availability
         self.availability_topic = filled_topic(availability.topic if availability is not None else None, address)
         self.online = availability.online if availability is not None else ""
+        self.clocks: defaultdict[str, MessageClock] = defaultdict(MessageClock)
 
     def _encode(self, command: Command) -> Encoded:
         point = self.points[command.point]
@@ -98,6 +101,10 @@ class MqttDriver:
       So is an acknowledgement. A `heartbeat` that repeats its last value is neither; nor is garbage.
     - A `heartbeat` beside other points in a message is that message's number or time: one that repeats the last, or is
       a few steps behind it, was sent again or overtaken on the way, and the whole message is rejected.
+    - With `time_path`, a message says when it was made: one that has come before, or is older than the newest of its
+      topic, is rejected whole, and one that was stored on the way is as old as it was longer under way than others. A
+      message without its time is rejected, too. Without a time or a number in it, a message that is sent again can't be
+      told from one that says the same as the last: it counts as a measurement.
     - A retained message was published at some time in the past, by a device that may be dead since. With
       `retained_is_fresh` it is told with the device's next sign of life, as measured then: such a device retains every
       change, so the retained value is the present one if it lives. Without, it is not used at all.
@@ -224,7 +231,7 @@ class MqttDriver:
         async with asyncio.TaskGroup() as group:
             group.create_task(self._listen(connection), name=f"{self.name} messages")
             for device in self._by_name.values():
-                send = _Sender(device, connection, self._timeout_s, self._waiting, self.stats)
+                send = CommandSender(device.points, connection, self._timeout_s, self._waiting, self.stats)
                 group.create_task(device.writer.serve(send), name=f"{self.name} writes {device.pushed.name}")
 
     async def _listen(self, connection: MqttSession) -> None:
@@ -262,9 +269,15 @@ class MqttDriver:
         fresh = {point.name: _sample(point, payload, now) for point in points}
         good = any(sample.quality is not Quality.BAD for sample in fresh.values())
         if arrival.retained:
-            self._take_retained(points, fresh, arrival.topic)
+            self._take_retained(points, fresh, payload, arrival)
             return
         self._heard.add(arrival.topic)
+        late_s = self._late_s(points, payload, arrival, now)
+        if late_s is None:
+            self.stats.rejected += 1
+            return
+        if late_s > 0.0:
+            fresh = {name: sample._replace(measured_s=now - late_s) for name, sample in fresh.items()}
         if len(fresh) > 1 and _is_old(fresh.get(HEARTBEAT), device.pushed.beat):
             self.stats.rejected += 1
             return
@@ -272,13 +285,29 @@ class MqttDriver:
             self.stats.good += 1
         else:
             self.stats.rejected += 1
-        alive = good and device.pushed.beats(fresh) is not False
+        lives = late_s < device.pushed.binding.profile.pace.silence_s
+        alive = good and lives and device.pushed.beats(fresh) is not False
         self._update(device, fresh, alive=alive)
 
-    def _take_retained(self, points: Sequence[_Point], fresh: Mapping[str, Sample], topic: str) -> None:
-        if topic in self._heard:
+    def _late_s(self, points: Sequence[_Point], payload: Payload, arrival: MqttArrival, now: float) -> float | None:
+        """How old a message is by its own time, 0 where it has none to say; None: it is not to be believed."""
+        path = _time_path(points)
+        if path is None:
+            return 0.0
+        made_s = time_in(payload.at(path))
+        clock = points[0].device.clocks[arrival.topic]
+        return None if made_s is None else clock.late_s(made_s, arrival.payload, now)
+
+    def _take_retained(
+        self, points: Sequence[_Point], fresh: Mapping[str, Sample], payload: Payload, arrival: MqttArrival
+    ) -> None:
+        if arrival.topic in self._heard:
             return  # older than what the device has said since
         device = points[0].device.pushed
+        path = _time_path(points)
+        made_s = None if path is None else time_in(payload.at(path))
+        if made_s is not None:
+            points[0].device.clocks[arrival.topic].remember(made_s, arrival.payload)
         # What was the last beat before we came is no sign of life when somebody sends it again.
         device.beats(fresh)
         kept = {p.name: fresh[p.name] for p in points if p.address.retained_is_fresh}
@@ -312,60 +341,14 @@ class MqttDriver:
         self._log.warning("link lost", reason=broken.reason)
 
 
-class _Sender:
-    """Commands to one device over one connection."""
-
-    def __init__(
-        self,
-        device: _Device,
-        connection: MqttSession,
-        timeout_s: float,
-        waiting: dict[str, asyncio.Future[str | None]],
-        stats: LinkStats,
-    ) -> None:
-        self._points = device.points
-        self._connection = connection
-        self._timeout_s = timeout_s
-        self._waiting = waiting
-        self._stats = stats
-
-    async def __call__(self, commands: Sequence[Encoded]) -> Outcome:
-        for command in commands:
-            outcome = await self._send(self._points[command.point], command)
-            if outcome.status is not WriteStatus.ACKNOWLEDGED:
-                return outcome
-        return Outcome(WriteStatus.ACKNOWLEDGED)
-
-    async def _send(self, point: _Point, command: Encoded) -> Outcome:
-        assert point.command_topic is not None  # or it would not have been encoded
-        payload = point.address.command_template.replace("{value}", command_text(command.raw))
-        topic = point.acknowledgement_topic
-        if topic is None:
-            await self._connection.publish(point.command_topic, payload)
-            return Outcome(WriteStatus.ACKNOWLEDGED)
-        answer: asyncio.Future[str | None] = asyncio.get_running_loop().create_future()
-        self._waiting[topic] = answer
-        try:
-            await self._connection.publish(point.command_topic, payload)
-            async with asyncio.timeout(self._timeout_s):
-                said = await answer
-        except TimeoutError:
-            self._stats.timeouts += 1
-            return Outcome(WriteStatus.INDETERMINATE, f"{point.name}: no answer within {self._timeout_s:g} s")
-        finally:
-            if self._waiting.get(topic) is answer:
-                del self._waiting[topic]
-        wanted = point.address.acknowledgement_value
-        if wanted is None or (said is not None and said.strip() == wanted):
-            return Outcome(WriteStatus.ACKNOWLEDGED)
-        words = "something unreadable" if said is None else said[:_LONGEST_DETAIL]
-        return Outcome(WriteStatus.REFUSED, f"{point.name}: {words}")
-
-
 def _sample(point: _Point, payload: Payload, now: float) -> Sample:
     raw = payload.at(point.address.json_path)
     value = None if raw is NOTHING else point.codec.decode(raw)
     return Sample(value, Quality.BAD if value is None else Quality.GOOD, now)
+
+
+def _time_path(points: Sequence[_Point]) -> tuple[str | int, ...] | None:
+    return next((point.address.time_path for point in points if point.address.time_path is not None), None)
 
 
 def _is_old(number: Sample | None, newest: SampleValue) -> bool:
@@ -375,11 +358,6 @@ def _is_old(number: Sample | None, newest: SampleValue) -> bool:
     if isinstance(number.value, str) or isinstance(newest, str):
         return number.value == newest
     return newest == number.value or (newest >= _LEAST_COUNT and 0 < newest - number.value <= _STEPS_BEHIND)
-
-
-def command_text(raw: bool | int | float) -> str:
-    """A raw value as it stands in a command."""
-    return str(int(raw)) if float(raw).is_integer() else repr(float(raw))
 
 
 def filled_topic(topic: str | None, address: MqttDevice) -> str | None:

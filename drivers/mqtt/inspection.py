@@ -12,8 +12,9 @@ from config.profile import Access
 from config.vocabulary import Quality, Sample, WriteStatus
 from drivers.encoding import EncodeError
 from drivers.inspection import InspectionFailed, Inspector, PointReading, bad, wanted_points
+from drivers.mqtt.commanding import command_text
 from drivers.mqtt.connection import Arrival, MqttConnection
-from drivers.mqtt.driver import command_text, filled_topic
+from drivers.mqtt.driver import filled_topic
 from drivers.mqtt.payload import NOTHING, Payload
 from drivers.reading import TypedCodec
 from drivers.writer import ConnectionBroken, Outcome
@@ -65,7 +66,8 @@ class MqttInspector:
                     await self._listen()
         except TimeoutError:
             if topics and topics.isdisjoint(self._heard):
-                raise InspectionFailed(f"nothing was published for {self._profile.pace.silence_s:g} s") from None
+                words = f"nothing was published for {self._profile.pace.silence_s:g} s on {_some(topics)}"
+                raise InspectionFailed(f"{words}: compare the names in it with what the device publishes") from None
         return {name: self._reading(name) for name in names}
 
     def encoded(self, point: str, value: float) -> str:
@@ -120,6 +122,11 @@ class MqttInspector:
             raise EncodeError(f"{point} is read-only in profile {self._profile.profile}")
         raw = self._codecs[point].encode(value)
         return self._addresses[point].command_template.replace("{value}", command_text(raw))
+
+
+def _some(topics: Collection[str]) -> str:
+    first = min(topics)
+    return first if len(topics) == 1 else f"{first} and {len(topics) - 1} more topics"
 
 
 @asynccontextmanager

@@ -64,6 +64,9 @@ class ChargePoint:
     ) -> None:
         self.identity = identity
         self.session: Session | None = None
+        self.we_hang_up = False
+        self.was_asked = asyncio.Event()
+        """Set once the charger was asked what it can do, answered or not: before that its units are a guess."""
         self._connectors = {connector.number: connector for connector in connectors}
         self._address = connectors[0].address
         self._stats = stats
@@ -116,7 +119,8 @@ class ChargePoint:
         for connector in self._connectors.values():
             connector.forgets()
             connector.pushed.link_lost(broken.reason)
-        self._log.warning("charger lost", reason=broken.reason)
+        if not self.we_hang_up:
+            self._log.warning("charger lost", reason=broken.reason)
         return broken
 
     def ask_again(self) -> None:
@@ -261,6 +265,7 @@ class ChargePoint:
             boot = self._boots_heard
             if self._read_at != boot:
                 self._read_at = boot if await self._read_capability(session) else -1
+                self.was_asked.set()
             if not writers_run:
                 for connector in self._connectors.values():
                     serving = connector.writer.serve(self._commander(connector, session), session.turn)

@@ -158,6 +158,7 @@ class OcppDriver:
         )
         try:
             await listener.open()
+            self._we_hang_up(False)
             self._listener = listener
             self._up()
             await asyncio.get_running_loop().create_future()
@@ -165,8 +166,13 @@ class OcppDriver:
             return broken
         finally:
             self._listener = None
+            self._we_hang_up(True)
             await listener.close()
         raise AssertionError("a port is listened at until somebody ends it")
+
+    def _we_hang_up(self, ending: bool) -> None:
+        for charge_point in self.charge_points.values():
+            charge_point.we_hang_up = ending
 
     async def _serve(self, identity: str, connection: ServerConnection) -> None:
         charge_point = self.charge_points[identity]

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Collection, Mapping
+import os
+from collections.abc import AsyncIterator, Callable, Collection, Mapping
 from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, Final
 
@@ -66,7 +67,9 @@ class _Heard:
 class OcppInspector:
     """Implements `drivers.inspection.Inspector`: listens where the site file says, until the charger calls."""
 
-    def __init__(self, profile: Profile, address: OcppConnector, clock: Clock) -> None:
+    def __init__(
+        self, profile: Profile, address: OcppConnector, clock: Clock, tell: Callable[[str], None] = lambda _: None
+    ) -> None:
         self.identity = ("", "", "")
         self.missing: tuple[str, ...] = ()
         self.heard = _Heard()
@@ -75,11 +78,15 @@ class OcppInspector:
         self._profile = profile
         self._charger = self.driver.charge_points[address.charge_point]
         self._clock = clock
+        self._tell = tell
         self._addresses = {name: p.ocpp for name, p in profile.points.items() if p.ocpp is not None}
 
     async def read(self, points: Collection[str] | None = None) -> dict[str, PointReading]:
         """Ask for status and meter values, and give what came; raises InspectionFailed if the charger is gone."""
         names = wanted_points(self._profile, points)
+        if not names:
+            return {}
+        self._tell(f"asking the charger for its status and meter values, up to {self._profile.pace.silence_s:g} s")
         self.heard.samples_by_name.clear()
         self._charger.ask_again()
         try:
@@ -99,6 +106,11 @@ class OcppInspector:
         """Send one command and wait for the answer; raises EncodeError before."""
         if self._profile.points[point].access is Access.R:
             raise EncodeError(f"{point} is read-only in profile {self._profile.profile}")
+        try:
+            async with asyncio.timeout(self._profile.pace.silence_s):
+                await self._charger.was_asked.wait()
+        except TimeoutError:
+            raise InspectionFailed("the charger is gone") from None
         return await self.driver.command(_DEVICE, point, value)
 
     def _reading(self, name: str) -> PointReading:
@@ -113,24 +125,40 @@ class OcppInspector:
 
 
 @asynccontextmanager
-async def ocpp_inspector(profile: Profile, address: OcppConnector, clock: Clock) -> AsyncIterator[Inspector]:
-    """Listen while the context lasts; raises InspectionFailed where the charger doesn't call."""
-    inspector = OcppInspector(profile, address, clock)
-    where = f"{address.listen_host}:{address.listen_port}"
+async def ocpp_inspector(
+    profile: Profile, address: OcppConnector, clock: Clock, tell: Callable[[str], None] = lambda _: None
+) -> AsyncIterator[Inspector]:
+    """Listen while the context lasts; raises InspectionFailed where the charger doesn't call.
+
+    `tell` hears what is waited for, since that takes up to a minute.
+    """
+    if address.password_env is not None and address.password_env not in os.environ:
+        words = f"the environment variable {address.password_env}, which holds the charger's password, is not set"
+        raise InspectionFailed(words)
+    inspector = OcppInspector(profile, address, clock, tell)
+    name, host, port = address.charge_point, address.listen_host, address.listen_port
     running = asyncio.create_task(inspector.driver.run(), name="inspection of a charger")
     try:
+        tell(f"waiting for the charger {name} to connect on port {port}, up to {_CALL_S:g} s")
         try:
             async with asyncio.timeout(_CALL_S):
                 await inspector.heard.until_there()
         except TimeoutError:
-            words = f"{address.charge_point} did not call at {where} within {_CALL_S:g} s"
-            raise InspectionFailed(words) from None
+            raise InspectionFailed(_not_called(inspector, name, f"{host}:{port}")) from None
         if inspector.heard.lost:
             raise InspectionFailed(f"{inspector.heard.lost}; is the gateway running?")
         yield inspector
     finally:
         running.cancel()
         await asyncio.wait([running])
+
+
+def _not_called(inspector: OcppInspector, name: str, where: str) -> str:
+    refused = inspector.driver.stats.refused
+    words = f"{name} did not call at {where} within {_CALL_S:g} s"
+    if refused:
+        return f"{words}, and {refused} call{'s were' if refused > 1 else ' was'} refused: the name or the password"
+    return f"{words}: look at the address of its central system, which ends with /{name}"
 
 
 def _words(address: OcppAddress) -> str:

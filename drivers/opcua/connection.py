@@ -22,6 +22,7 @@ from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
 
 from drivers.cancellation import heeded
 from drivers.certificates import CertificateError
+from drivers.opcua.refusals import CHANNEL, CLOSED, CONNECT, LOGIN, in_words, without_status
 from drivers.opcua.security import choose_token, identity_of, read_login, refusal, secure
 from drivers.writer import ConnectionBroken
 
@@ -122,9 +123,9 @@ class OpcUaConnection:
         login = await read_login(self._address)
         if security is not None:
             await secure(client, security, await self._endpoints())
-        await self._sense(client.connect_socket(), "cannot connect")
+        await self._sense(client.connect_socket(), CONNECT)
         await self._sense(client.send_hello(), "no hello")
-        await self._sense(client.open_secure_channel(), "no secure channel")
+        await self._sense(client.open_secure_channel(), CHANNEL)
         client.user_private_key = login.key
         if not await self._resumed(login):
             created = await self._sense(client.create_session(), "no session")
@@ -156,7 +157,7 @@ class OpcUaConnection:
     async def _activate(self, login: Login) -> None:
         choose_token(self._client, login, plain_is_accepted=self._address.acknowledged_plain_password)
         activating = self._client.activate_session(login.username, login.password, login.certificate)
-        await self._sense(activating, "login refused")
+        await self._sense(activating, LOGIN)
 
     async def identity(self) -> ServerIdentity:
         """Who the server says it is at the endpoint of the address, whether it is trusted or not."""
@@ -177,7 +178,7 @@ class OpcUaConnection:
         """Wait until the transport is gone; then raise."""
         async with self._client.uaclient.subscribe_state() as states:
             await states.wait_for_state(UaClientState.DISCONNECTED)
-        raise ConnectionBroken("the server closed the connection")
+        raise ConnectionBroken(CLOSED)
 
     async def resolve(self, addresses: Sequence[OpcUaAddress]) -> list[Any]:
         """The node id of each address by the server's present namespaces; a text saying why not where there is none."""
@@ -284,7 +285,7 @@ class OpcUaConnection:
         asking = OpcUaConnection(self._address, self._timeout_s)
         client = asking._client
         try:
-            await self._sense(client.connect_socket(), "cannot connect")
+            await self._sense(client.connect_socket(), CONNECT)
             await self._sense(client.send_hello(), "no hello")
             await self._sense(client.open_secure_channel(), "no channel to ask who the server is")
             return list(await self._sense(client.get_endpoints(), "the server does not say who it is") or ())
@@ -294,7 +295,7 @@ class OpcUaConnection:
     def _is_who_it_was(self, endpoints: Sequence[Any] | None, security: OpcUaSecurity) -> None:
         """Hold what the server said before the channel was secure against what it says within."""
         try:
-            reason = refusal(identity_of(security, endpoints or ()), security, None)
+            reason = refusal(identity_of(security, endpoints or ()), security)
         except CertificateError as error:
             reason = str(error)
         if reason is not None:
@@ -330,12 +331,12 @@ class OpcUaConnection:
                 return await heeded(call)
         except ua.UaStatusCodeError as error:
             status = ua.StatusCode(error.code).name
-            raise _Refused(f"{what}: {status}") from None
+            raise _Refused(f"{what}: {in_words(status, self._address, what)}") from None
         except TimeoutError:
             self._is_worth_keeping = False
             raise ConnectionBroken(f"{what}: no answer within {self._timeout_s:g} s", timed_out=True) from None
         except _FAILURES as error:
-            raise ConnectionBroken(f"{what}: {error or type(error).__name__}") from None
+            raise ConnectionBroken(f"{what}: {without_status(error, self._address, what)}") from None
 
 
 def _new_client(address: OpcUaServer, timeout_s: float) -> Client:

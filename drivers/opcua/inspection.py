@@ -112,7 +112,7 @@ async def server_identity(address: OpcUaServer, timeout_s: float) -> tuple[str, 
         raise InspectionFailed(f"{address.url}: {broken.reason}") from None
     finally:
         await connection.close(orderly=False)
-    return server.application_uri, server.certificate, refusal(server, address.security, None)
+    return server.application_uri, server.certificate, refusal(server, address.security)
 
 
 def _reason(data: object) -> str:

@@ -11,18 +11,19 @@ import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
+from urllib.parse import urlsplit
 
 from asyncua import ua
 from asyncua.crypto import security_policies as policies
 
 from config.security_checks import password_is_plain
+from drivers.authorities import names_host, read_trust
 from drivers.cancellation import heeded
 from drivers.certificates import (
     Certificate,
     CertificateError,
-    certificate_from,
+    chain_from,
     load_pair,
-    trusted_certificates,
     utc_now,
 )
 from drivers.writer import ConnectionBroken
@@ -66,10 +67,11 @@ class Login(NamedTuple):
 
 
 class ServerIdentity(NamedTuple):
-    """What a server says it is, as found in one of its endpoints."""
+    """What a server says it is, as found in one of its endpoints; `issuers` came with the certificate."""
 
     application_uri: str
     certificate: Certificate
+    issuers: tuple[Certificate, ...] = ()
 
 
 async def read_login(address: OpcUaServer) -> Login:
@@ -89,12 +91,13 @@ async def read_login(address: OpcUaServer) -> Login:
 
 async def secure(client: Client, security: OpcUaSecurity, endpoints: Sequence[Any]) -> ServerIdentity:
     """Make the next channel of a client a secure one; `ConnectionBroken` says why the server is refused."""
+    host = urlsplit(client.server_url.geturl()).hostname or ""
     try:
         server = identity_of(security, endpoints)
-        trusted = await heeded(asyncio.to_thread(_thumbprints, Path(security.trust_dir)))
+        reason = await heeded(asyncio.to_thread(distrust, server, security, host))
     except CertificateError as error:
         raise ConnectionBroken(str(error)) from None
-    reason = refusal(server, security, trusted)
+    reason = reason or refusal(server, security)
     if reason is not None:
         raise ConnectionBroken(f"the server is refused: {reason}")
     ours, key = await _pair(security.cert_file, security.key_file)
@@ -112,21 +115,37 @@ def identity_of(security: OpcUaSecurity, endpoints: Sequence[Any]) -> ServerIden
     wanted = (POLICIES[security.policy].URI, MODES[security.mode])
     for endpoint in endpoints:
         if (endpoint.SecurityPolicyUri, endpoint.SecurityMode) == wanted:
-            certificate = certificate_from(endpoint.ServerCertificate or b"", "the server's endpoint")
-            return ServerIdentity(str(endpoint.Server.ApplicationUri), certificate)
+            certificate, *issuers = chain_from(endpoint.ServerCertificate or b"", "the server's endpoint")
+            return ServerIdentity(str(endpoint.Server.ApplicationUri), certificate, tuple(issuers))
     words = f"the server does not offer {security.policy} with {security.mode}"
     raise CertificateError(f"{words}; it offers {_offered(endpoints) or 'nothing'}")
 
 
-def refusal(server: ServerIdentity, security: OpcUaSecurity, trusted: frozenset[str] | None) -> str | None:
-    """Why a server must not be talked to; None if it may. Without `trusted`, trust is not asked for.
+def distrust(server: ServerIdentity, security: OpcUaSecurity, host: str) -> str | None:
+    """Why a server's certificate is not trusted; None if it is. Reads the trust folder; CertificateError without one.
 
-    The steps of OPC 10000-4, 6.1.3, without those for issuers: trusted is the certificate itself.
+    Trusted is a certificate that is in the folder, or that an authority in there vouches for (OPC 10000-4, 6.1.3). An
+    authority may vouch for many machines, so that the one that is meant has to be told by its URI or host.
     """
+    trust = read_trust(Path(security.trust_dir))
+    certificate, now = server.certificate, utc_now()
+    if certificate.sha256 in trust.own and not certificate.is_authority:
+        return None
+    named = _named(certificate)
+    if not trust.authorities:
+        return f"{named} is not in {security.trust_dir}; compare it, then put it there by `gateway certificate trust`"
+    objection = certificate.objection(now) or trust.refusal(certificate, server.issuers, now)
+    if objection is not None:
+        return f"{named} is not in {security.trust_dir}, and {objection}"
+    if security.server_uri is None and not names_host(certificate, host):
+        return f"{named} is not for the host {host}, and the site file does not say which `server_uri` is meant"
+    return None
+
+
+def refusal(server: ServerIdentity, security: OpcUaSecurity) -> str | None:
+    """Why a server must not be talked to even if its certificate is trusted; None if it may."""
     certificate = server.certificate
-    named = f"its certificate {certificate.thumbprint} ({certificate.subject})"
-    if trusted is not None and certificate.sha256 not in trusted:
-        return f"{named} is not in {security.trust_dir}"
+    named = _named(certificate)
     objection = certificate.objection(utc_now())
     if objection is not None:
         return f"{named} {objection}"
@@ -135,6 +154,10 @@ def refusal(server: ServerIdentity, security: OpcUaSecurity, trusted: frozenset[
     if security.server_uri not in (None, server.application_uri):
         return f"it is {server.application_uri}, and {security.server_uri} is asked for"
     return None
+
+
+def _named(certificate: Certificate) -> str:
+    return f"its certificate {certificate.thumbprint} ({certificate.subject})"
 
 
 def choose_token(client: Client, login: Login, *, plain_is_accepted: bool) -> None:
@@ -165,10 +188,6 @@ async def _pair(cert_file: str, key_file: str) -> tuple[Certificate, Any]:
     if objection is not None:
         raise ConnectionBroken(f"our certificate {cert_file} {objection}")
     return certificate, key
-
-
-def _thumbprints(folder: Path) -> frozenset[str]:
-    return frozenset(certificate.sha256 for _, certificate in trusted_certificates(folder))
 
 
 def _offered(endpoints: Sequence[Any]) -> str:

@@ -94,12 +94,16 @@ class Assessment:
     @cached_property
     def excursions(self) -> Mapping[Quantity, Sequence[Excursion]]:
         """Every time a limit in force was exceeded, by quantity; quantities without a limit or a record are absent."""
-        found: dict[Quantity, Sequence[Excursion]] = {}
-        for quantity, steps in self.in_force.limits.items():
-            power = self.powers.get(quantity)
-            if power is not None:
-                found[quantity] = excursions(self.times, self._excess(power, loosened(steps, GRACE_S)), self.band_w)
-        return found
+        return {
+            quantity: excursions(self.times, self._excess(self.powers[quantity], steps), self.band_w)
+            for quantity, steps in self.judged_limits.items()
+            if quantity in self.powers
+        }
+
+    @cached_property
+    def judged_limits(self) -> Mapping[Quantity, Steps]:
+        """The limits that excursions are held against: each from `GRACE_S` after it took force."""
+        return {quantity: loosened(steps, GRACE_S) for quantity, steps in self.in_force.limits.items()}
 
     @cached_property
     def verdicts(self) -> Sequence[Verdict]:

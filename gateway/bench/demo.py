@@ -16,14 +16,18 @@ from rich.console import Console
 from rich.live import Live
 
 from config.site import Site
+from gateway.bench.broker_probe import BrokerSilentError, probe_broker
 from gateway.bench.children import ChildFailedError
 from gateway.bench.live import render
-from gateway.bench.realtime import Bench, BenchPlan, prepare, run_bench
+from gateway.bench.page import verdict_words
+from gateway.bench.realtime import Bench, BenchPlan, run_bench
 from gateway.bench.report import write_report
+from gateway.bench.run_directory import held_run_directory, prepare
 from gateway.bench.watch import snapshots
 from gateway.state_directory import SOCKET_NAME
 
 HEADLESS_LINE_S: Final = 5.0
+INTERRUPTED: Final = "interrupted before the end of"
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,24 +43,30 @@ class DemoRequest:
 
 
 async def run_demo(request: DemoRequest) -> int:
-    """Run to the end or to Ctrl-C, then report: 0 if everything held, 1 if a check failed, 2 if it cannot run."""
+    """Run to the end or to Ctrl-C, then report: 0 if everything held, 1 if a check failed, 2 if it cannot run.
+
+    A limit that was broken, or a run whose power nobody recorded, is a failed check as well.
+    """
     plan = BenchPlan(request.path, request.site, request.out, request.duration_s, broker=request.broker, bare_loop=True)
     bench = Bench(plan)
     stop_at_signals(bench, "the script")
     try:
-        prepare(request.out)
-        await run_bench(bench, [partial(_view, request)])
-        await asyncio.to_thread(write_report, request.out, request.site)
-    except ChildFailedError as error:
+        await probe_broker(request.broker)
+        with held_run_directory(request.out):
+            prepare(request.out)
+            await run_bench(bench, [partial(_view, request)])
+            report = await asyncio.to_thread(write_report, request.out, request.site)
+    except (ChildFailedError, BrokerSilentError) as error:
         sys.stderr.write(f"{error}\n")
         return 2
     except OSError as error:
         sys.stderr.write(f"--out {request.out}: {error.strerror or error}\n")
         return 2
+    words = verdict_words(report)
     for problem in bench.problems:
         sys.stdout.write(f"{problem}\n")
-    sys.stdout.write(f"report: {request.out / 'report.html'}\n")
-    return 1 if bench.problems else 0
+    sys.stdout.write(f"{words.said} {words.more}".rstrip() + f"\nreport: {request.out / 'report.html'}\n")
+    return 1 if bench.problems or not words.kept else 0
 
 
 def stop_at_signals(bench: Bench, what: str) -> None:
@@ -64,7 +74,7 @@ def stop_at_signals(bench: Bench, what: str) -> None:
 
     def interrupt() -> None:
         if not bench.stop.is_set():
-            bench.problems.append(f"interrupted before the end of {what}")
+            bench.problems.append(f"{INTERRUPTED} {what}")
         bench.stop.set()
 
     loop = asyncio.get_running_loop()

@@ -38,7 +38,11 @@ class FaultProxies:
         if broker is not None:
             arguments += ["--broker", f"{broker.host}:{broker.port}"]
         child = await Child.start("faults", arguments, directory / "faults.log")
-        return cls(child, await child.ready())
+        try:
+            return cls(child, await child.ready())
+        except BaseException:
+            await child.stop()
+            raise
 
     async def stop(self) -> None:
         """End the process."""

@@ -10,6 +10,7 @@ from typing import Final
 from config.vocabulary import DeviceKind, Quantity
 from gateway.bench.assessment import Assessment
 from gateway.bench.dso_orders import utc_at
+from gateway.bench.event_rows import EventFigures, events_figure
 from gateway.bench.metrics import energy_wh
 from gateway.bench.row_figures import links_figure, orders_figure
 from gateway.bench.timeline import Step, Steps
@@ -33,18 +34,19 @@ SERIES_LOOKS: Final = (
 )
 
 
-def figures_of(assessment: Assessment) -> list[Figure]:
-    """Every figure for which the run left something to show."""
+def figures_of(assessment: Assessment, events: Sequence[EventFigures] = (), *, wall_clock: bool = True) -> list[Figure]:
+    """Every figure for which the run left something to show; of a run on virtual time, nothing of a wall clock."""
     utc_zero_s = utc_at(assessment.run, assessment.zero_s)
     axis = TimeAxis(assessment.zero_s, max(assessment.end_s, assessment.zero_s + 1.0), utc_zero_s)
     found = [
         _connection(assessment, axis),
         *_other_limits(assessment, axis),
         orders_figure(assessment, axis),
+        events_figure(events, axis),
         _devices(assessment, axis),
         _charge(assessment, axis),
         _cars(assessment, axis),
-        _cycles(assessment, axis),
+        _cycles(assessment, axis) if wall_clock else None,
         links_figure(assessment, axis),
     ]
     return [figure for figure in found if figure is not None]

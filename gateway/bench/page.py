@@ -12,13 +12,15 @@ from typing import Any, Final, NamedTuple
 from plotly.offline import get_plotlyjs
 
 from config.messages import Down
+from config.vocabulary import Quantity
 from gateway.bench.assessment import Assessment, Verdict
 from gateway.bench.dso_orders import DsoOrder, utc_at
+from gateway.bench.event_rows import HEADS, EventFigures, event_rows
 from gateway.bench.figures import figures_of
 from gateway.bench.metrics import BAND_PU, GRACE_S, HOLD_S
 from gateway.bench.report_schema import OrderFigures, Percentiles, Report
 from gateway.bench.traces import Figure
-from gateway.bench.wording import NOT_MEASURED, asked, duration, figure
+from gateway.bench.wording import NOT_MEASURED, QUANTITY_NAMES, asked, duration, figure
 
 LONGEST_EXCURSION_S: Final = 2.0
 """Outside a limit for less than this is a passing excursion; from this on the limit was broken."""
@@ -32,29 +34,36 @@ _POLICY: Final = "default-src 'none'; script-src 'unsafe-inline'; style-src 'uns
 class Verdicts(NamedTuple):
     """What a page says of a run that was judged by checks: its title, what it is from, and each check.
 
-    A row is the check's name, what it measures, its limit, what was measured, and whether it passed.
+    A row is the check's name, what it measures, its limit, what was measured, and whether it passed. A sabotaged run
+    must fail. `wall_clock` is False for one on virtual time, of which the machine's own figures say nothing.
     """
 
     title: str
     facts: tuple[str, ...]
     rows: tuple[tuple[str, str, str, str, bool], ...]
+    said: str
+    events: tuple[EventFigures, ...] = ()
+    wall_clock: bool = True
 
 
 def page(assessment: Assessment, report: Report, verdicts: Verdicts | None = None) -> str:
     """The whole page as text; with `verdicts`, these stand first and speak for the run."""
-    figures = figures_of(assessment)
+    wall_clock = verdicts is None or verdicts.wall_clock
+    figures = figures_of(assessment, verdicts.events if verdicts else (), wall_clock=wall_clock)
     title = verdicts.title if verdicts else f"{assessment.site.title or assessment.site.site}: bench run"
     parts = [
         _header(assessment, report, title, verdicts.facts if verdicts else ()),
         _ending(assessment.run.problems),
         _verdict(report) if verdicts is None else _checks_verdict(verdicts),
-        _tiles(assessment, report),
+        _tiles(assessment, report, wall_clock=wall_clock),
         '<div class="grid">',
         _verdict_table(verdicts) if verdicts else "",
         *(section(each) for each in figures),
+        _excursion_table(report),
+        _event_table(verdicts.events) if verdicts else "",
         _order_table(assessment, report),
         _link_table(report),
-        _process_table(report),
+        _process_table(report) if wall_clock else "",
         _check_table(assessment),
         "</div>",
         _method(),
@@ -108,10 +117,10 @@ def _ending(problems: Sequence[str]) -> str:
 
 def _checks_verdict(verdicts: Verdicts) -> str:
     failed = [name for name, *_, passed in verdicts.rows if not passed]
-    tone, words = ("bad", "Failed.") if failed else ("good", "Passed.")
+    tone = "bad" if failed else "good"
     more = f"{len(failed)} of {_count(len(verdicts.rows), 'check')} failed: {', '.join(failed)}." if failed else ""
     said = more or f"All {len(verdicts.rows)} checks are within their limits."
-    return f'<div class="verdict {tone}"><strong>{words}</strong><span>{escape(said)}</span></div>'
+    return f'<div class="verdict {tone}"><strong>{escape(verdicts.said)}</strong><span>{escape(said)}</span></div>'
 
 
 def _verdict_table(verdicts: Verdicts) -> str:
@@ -122,25 +131,39 @@ def _verdict_table(verdicts: Verdicts) -> str:
     return table("Checks", "", ("Check", "What is measured", "#Limit", "#Measured", "Result"), rows)
 
 
-def _verdict(report: Report) -> str:
+class VerdictWords(NamedTuple):
+    """What is said of the limits of a run; `kept`: judged, and outside for no longer than in passing."""
+
+    tone: str
+    said: str
+    more: str
+    kept: bool
+
+
+def verdict_words(report: Report) -> VerdictWords:
+    """The verdict on a run without checks, which rests on its excursions alone."""
     found = report.excursions
     if found.count is None or found.longest_s is None:
-        tone, words, more = "warn", "Not judged: no record of the power.", ""
-    elif found.count == 0:
-        tone, words, more = "good", "Every limit was kept.", "No excursion of more than 1 % of the connection rating."
-    else:
-        passing = found.longest_s < LONGEST_EXCURSION_S
-        tone = "warn" if passing else "bad"
-        words = "Limits kept but for passing excursions." if passing else "A limit was broken."
-        times = "once" if found.count == 1 else f"{found.count} times"
-        more = (
-            f"Outside {times}, for {duration(found.longest_s)} at the longest; {figure(found.energy_wh, 'Wh')} beyond "
-            "the limits."
-        )
-    return f'<div class="verdict {tone}"><strong>{words}</strong><span>{escape(more)}</span></div>'
+        return VerdictWords("warn", "Not judged: no record of the power.", "", False)
+    if found.count == 0:
+        more = "No excursion of more than 1 % of the connection rating."
+        return VerdictWords("good", "Every limit was kept.", more, True)
+    passing = found.longest_s < LONGEST_EXCURSION_S
+    words = "Limits kept but for passing excursions." if passing else "A limit was broken."
+    times = "once" if found.count == 1 else f"{found.count} times"
+    more = (
+        f"Outside {times}, for {duration(found.longest_s)} at the longest; {figure(found.energy_wh, 'Wh')} beyond "
+        "the limits."
+    )
+    return VerdictWords("warn" if passing else "bad", words, more, passing)
 
 
-def _tiles(assessment: Assessment, report: Report) -> str:
+def _verdict(report: Report) -> str:
+    tone, said, more, _ = verdict_words(report)
+    return f'<div class="verdict {tone}"><strong>{said}</strong><span>{escape(more)}</span></div>'
+
+
+def _tiles(assessment: Assessment, report: Report, *, wall_clock: bool) -> str:
     never = [
         order.id for order, verdict in zip(assessment.orders, assessment.verdicts, strict=True) if verdict.never_settled
     ]
@@ -158,8 +181,10 @@ def _tiles(assessment: Assessment, report: Report) -> str:
             f"{len(never)} of {len(never) + len(settled)} orders" if never else slowest.id if slowest else "",
         ),
         ("Worst steady error", figure(worst.steady_error_pct if worst else None, "%"), "of the rating"),
-        ("Order to last write", figure(max(written, default=None), "ms", 1), "the slowest order"),
         ("Refused orders", figure(report.refused_orders, digits=0), f"of {len(report.orders)} received"),
+    ]
+    of_the_machine = [
+        ("Order to last write", figure(max(written, default=None), "ms", 1), "the slowest order"),
         ("Missed cycles", figure(report.missed_cycles, digits=0), cycles),
         (
             "Start jitter, p99",
@@ -169,7 +194,7 @@ def _tiles(assessment: Assessment, report: Report) -> str:
     ]
     cells = "".join(
         f'<div class="tile"><dt>{name}</dt><dd>{value}</dd><small>{escape(note)}</small></div>'
-        for name, value, note in tiles
+        for name, value, note in (*tiles, *(of_the_machine if wall_clock else ()))
     )
     return f'<dl class="tiles">{cells}</dl>'
 
@@ -208,6 +233,40 @@ def table(title: str, caption: str, heads: Sequence[str], rows: Iterable[Sequenc
     return f'<section{width}><h2>{escape(title)}</h2>{words}<div class="scroll">{whole}</div></section>'
 
 
+def _excursion_table(report: Report) -> str:
+    found = report.excursions
+    if not found.each:
+        return ""
+    left = (found.count or 0) - len(found.each[:MAX_TABLE_ROWS])
+    caption = f"Beyond a limit by more than {BAND_PU:.0%} of the rating. Times count from the start of the run."
+    caption += f" {left} more are not listed." if left > 0 else ""
+    rows = []
+    for each in found.each[:MAX_TABLE_ROWS]:
+        quantity = Quantity(each.quantity)
+        unit = "A" if quantity is Quantity.CURRENT_PER_PHASE_A else "W"
+        rows.append(
+            (
+                figure(each.at_s, "s"),
+                figure(each.lasted_s, "s"),
+                figure(each.peak, unit, 0),
+                figure(each.energy_wh, "Wh"),
+                (QUANTITY_NAMES[quantity], "name"),
+                figure(each.limit, unit, 0),
+                each.source,
+            )
+        )
+    heads = ("#When", "#How long", "#How far", "#Energy", "At", "#Limit", "Whose limit")
+    return table("Excursions", caption, heads, rows)
+
+
+def _event_table(events: Sequence[EventFigures]) -> str:
+    if not events:
+        return ""
+    left = len(events) - MAX_TABLE_ROWS
+    caption = f"{left} more rows are in report.json." if left > 0 else ""
+    return table("Faults and events", caption, HEADS, event_rows(events[:MAX_TABLE_ROWS]))
+
+
 def _order_table(assessment: Assessment, report: Report) -> str:
     rows: list[Sequence[Any]] = []
     signals: list[OrderFigures] = []
@@ -230,6 +289,7 @@ def _order_table(assessment: Assessment, report: Report) -> str:
     caption += f" {left} more rows are in report.json." if left > 0 else ""
     heads = (
         "Order",
+        "By",
         "Kind",
         "Asks",
         "#Received",
@@ -247,6 +307,7 @@ def _order_row(assessment: Assessment, order: DsoOrder, figures: OrderFigures, v
     said = figures.status or ("does not bind" if figures.fault else NOT_MEASURED)
     return (
         (order.id, "name"),
+        figures.source or NOT_MEASURED,
         order.kind.value,
         (asked(order) or NOT_MEASURED, "words"),
         figure(order.received_s - assessment.zero_s, "s"),
@@ -283,6 +344,7 @@ def _signal_row(signals: Sequence[OrderFigures]) -> list[Sequence[Any]]:
     return [
         (
             (signals[0].id if len(signals) == 1 else f"{signals[0].id} …", "name"),
+            signals[0].source or NOT_MEASURED,
             "regulation",
             _count(len(signals), "signal"),
             figure(signals[0].start_s, "s"),

@@ -13,25 +13,13 @@ from typing import Any, Final
 
 from config.site import Site
 from gateway.bench.children import Child
+from gateway.bench.fault_proxies import FaultProxies
+from gateway.bench.run_directory import begin_run
 from gateway.bench.run_files import END_FILE, JITTER_FILE
 from gateway.bench.twins import TwinsProcess
 
 SCRIPT_OVERRUN_S: Final = 30.0
 """How much longer than its duration the script may take, until it is ended."""
-
-OLD_FILES: Final = (
-    "physics.csv",
-    "gateway.jsonl",
-    "gateway.1.jsonl",
-    "dso.jsonl",
-    JITTER_FILE,
-    "orders.json",
-    "endpoints.json",
-    END_FILE,
-    "report.json",
-    "report.perf.json",
-    "report.html",
-)
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,6 +55,7 @@ class Bench:
     faults_control: tuple[str, int] | None = None
     gateway: Child | None = None
     gateway_away: bool = False
+    run: str = ""
     _parent_broker: str = ""
     _gateway_changed: asyncio.Event = field(default_factory=asyncio.Event)
 
@@ -113,7 +102,7 @@ class Bench:
 
     def tell_end(self) -> None:
         """Write down what went wrong with the run as such."""
-        end = {"planned_s": self.plan.duration_s, "problems": self.problems}
+        end = {"run": self.run, "planned_s": self.plan.duration_s, "problems": self.problems}
         (self.plan.out / END_FILE).write_text(json.dumps(end))
 
     async def gateway_ended(self) -> int:
@@ -129,20 +118,19 @@ class Bench:
                 return code
 
 
-def prepare(out: Path) -> None:
-    """An empty place for a run: what an earlier one left there by name is removed, nothing else."""
-    out.mkdir(parents=True, exist_ok=True)
-    for name in OLD_FILES:
-        (out / name).unlink(missing_ok=True)
-
-
-async def run_bench(bench: Bench, beside: Sequence[Callable[[Bench], Awaitable[None]]] = ()) -> None:
+async def run_bench(
+    bench: Bench,
+    beside: Sequence[Callable[[Bench], Awaitable[None]]] = (),
+    at_end: Callable[[Bench], Awaitable[None]] | None = None,
+) -> None:
     """Run the operator's script against the site to its end, until `bench.stop`, or until a process ends by itself.
 
-    `beside` runs with it; what it raises ends the run and is raised. Afterwards every process has ended and the run
-    directory is complete. Raises ChildFailedError for a process that does not come up.
+    `beside` runs with it; what it raises ends the run and is raised. `at_end` is awaited when it is over and everything
+    still serves. Afterwards every process has ended and the run directory is complete. The caller holds the directory.
+    Raises ChildFailedError for a process that does not come up.
     """
     plan = bench.plan
+    bench.run = begin_run(plan.out, time.monotonic())
     async with AsyncExitStack() as stack:
         twins = await TwinsProcess.start(
             plan.path, plan.twins, "free", plan.out, broker=plan.broker, trace=plan.out / "physics.csv"
@@ -155,7 +143,7 @@ async def run_bench(bench: Bench, beside: Sequence[Callable[[Bench], Awaitable[N
         bench.twins_control = _address(endpoints["control"])
         bench._parent_broker = broker
         if plan.faults:
-            faults = await _start_faults(bench, broker)
+            faults = await _start_faults(bench, twins)
             stack.push_async_callback(faults.stop)
             lasting.append(faults)
         if plan.bare_loop:
@@ -166,22 +154,22 @@ async def run_bench(bench: Bench, beside: Sequence[Callable[[Bench], Awaitable[N
         operator = await Child.start("operator", _operator(plan, broker), plan.out / "dso.log")
         stack.push_async_callback(operator.stop)
         await _watch_over(bench, lasting, operator, beside)
+        if at_end is not None:
+            await at_end(bench)
     bench.tell_end()
 
 
-async def _start_faults(bench: Bench, broker: str) -> Child:
+async def _start_faults(bench: Bench, twins: TwinsProcess) -> Child:
     """Put proxies in front of every device and the broker; the gateway is given their addresses."""
     plan = bench.plan
-    given = plan.out / "endpoints.json"
-    arguments = ["sim_devices.faults.world", str(plan.path), "--endpoints", str(given), "--broker", broker]
-    arguments += ["--seed", str(plan.seed), "--until-eof"]
-    child = await Child.start("faults", arguments, plan.out / "faults.log")
-    said = await child.ready()
-    given.write_text(json.dumps({"endpoints": said["endpoints"], "control": said["control"]}))
+    proxies = await FaultProxies.start(plan.path, twins.endpoints, twins.broker, plan.out, seed=plan.seed)
+    said = proxies.endpoints
+    given = json.dumps({"endpoints": said["endpoints"], "control": said["control"]})
+    (plan.out / "endpoints.json").write_text(given)
     bench.faults_control = _address(said["faults"])
-    if said.get("broker"):
-        bench._parent_broker = _text(said["broker"])
-    return child
+    if proxies.broker is not None:
+        bench._parent_broker = f"{proxies.broker.host}:{proxies.broker.port}"
+    return proxies.child
 
 
 def _address(given: Mapping[str, Any]) -> tuple[str, int]:

@@ -11,7 +11,7 @@ import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
-from io import TextIOWrapper
+from io import FileIO
 from pathlib import Path
 from typing import Any, Final
 
@@ -25,6 +25,7 @@ from gateway.composition import build_recorders, link_name
 from sim_devices.recording import FORMAT, VERSION
 
 WRITE_INTERVAL_S: Final = 0.5
+HEADER_LINES: Final = 1
 MOST_WAITING: Final = 50_000
 """Lines that wait for a disk that stands; beyond it the recording ends, rather than leaving any out."""
 
@@ -70,7 +71,10 @@ class _Nobody:
 class _Lines:
     """Lines of JSON on their way to the file; a thread writes them, a portion at a time."""
 
-    def __init__(self, file: TextIOWrapper) -> None:
+    def __init__(self, path: Path, file: FileIO) -> None:
+        self.written = 0
+        """Lines in the file."""
+        self._path = path
         self._file = file
         self._waiting: list[str] = []
 
@@ -78,18 +82,26 @@ class _Lines:
         self._waiting.append(json.dumps(line, separators=(",", ":")) + "\n")
 
     async def write(self) -> None:
-        """Write what waits. Raises RecordingFailedError."""
+        """Write what waits, all of it or nothing. Raises RecordingFailedError."""
         waiting, self._waiting = self._waiting, []
         if len(waiting) > MOST_WAITING:
             raise RecordingFailedError("the disk is too slow; the recording ends here")
         try:
-            await asyncio.to_thread(self._write, "".join(waiting))
+            await asyncio.to_thread(self._write, "".join(waiting).encode())
         except OSError as error:
-            raise RecordingFailedError(f"{self._file.name}: {error.strerror}; the recording ends here") from error
+            raise RecordingFailedError(f"{self._path}: {error.strerror}; the recording ends here") from error
+        self.written += len(waiting)
 
-    def _write(self, text: str) -> None:
-        self._file.write(text)
-        self._file.flush()
+    def _write(self, content: bytes) -> None:
+        whole = self._file.tell()
+        left = memoryview(content)
+        try:
+            while left:
+                left = left[self._file.write(left) :]
+        except OSError:
+            # A line that is cut off would have the whole recording refused.
+            self._file.truncate(whole)
+            raise
 
 
 class _Scribe:
@@ -148,20 +160,21 @@ async def record(
 ) -> RecordSummary:
     """Record until the duration is over or `stop` is set; raises RecordingFailedError.
 
-    The file must not be there yet: a recording is not made twice. `sink` is given what the drivers make of it.
+    The file must not be there yet: a recording is not made twice. One that ends by a failure is whole up to there; one
+    without a single read is not left behind. `sink` is given what the drivers make of it.
     """
     addresses = {name: at for name, at in request.addresses.items() if isinstance(at, ModbusAddress)}
     if not addresses:
         raise RecordingFailedError(f"{request.site.site} has no Modbus device")
     summary = RecordSummary(reads=dict.fromkeys(addresses, 0))
     try:
-        file = request.out.open("x", encoding="utf-8")
+        file = FileIO(request.out, "x")
     except FileExistsError:
         raise RecordingFailedError(f"{request.out}: is there already") from None
     except OSError as error:
         raise RecordingFailedError(f"{request.out}: {error.strerror}") from error
-    with file:
-        lines = _Lines(file)
+    lines = _Lines(request.out, file)
+    try:
         scribe = _Scribe(addresses, lines, summary)
         scribe.begin(request.site.site, clock(), utc())
         drivers = build_recorders(
@@ -169,6 +182,10 @@ async def record(
         )
         await _read_all(request, drivers, scribe, lines, stop)
         await lines.write()
+    finally:
+        file.close()
+        if lines.written <= HEADER_LINES:
+            request.out.unlink(missing_ok=True)
     return summary
 
 

@@ -12,15 +12,26 @@ from typing import Final
 from config.findings import ConfigError
 from config.loading import load_site
 from config.site import Site
+from config.vocabulary import Quantity
 from gateway.bench.assessment import Assessment, assess
 from gateway.bench.gateway_figures import gateway_figures
-from gateway.bench.metrics import Spread
+from gateway.bench.metrics import Excursion, Spread
 from gateway.bench.page import page
-from gateway.bench.report_schema import Excursions, LinkFigures, OrderFigures, Percentiles, ProcessFigures, Report
+from gateway.bench.report_schema import (
+    ExcursionFigures,
+    Excursions,
+    LinkFigures,
+    OrderFigures,
+    Percentiles,
+    ProcessFigures,
+    Report,
+)
 from gateway.bench.run_files import read_run
+from gateway.bench.timeline import step_at
 
 JSON_FILE: Final = "report.json"
 HTML_FILE: Final = "report.html"
+MOST_EXCURSIONS: Final = 400
 
 __all__ = ["Report", "make_report", "write_report", "write_text"]
 
@@ -32,7 +43,8 @@ def write_report(run_dir: Path, site: Site) -> Report:
     """
     assessment = assess(read_run(run_dir), site)
     report = make_report(assessment)
-    write_text(run_dir / JSON_FILE, report.model_dump_json(indent=2) + "\n")
+    # The demo's file is a stated set of figures; the page, and a scenario's report, have each excursion as well.
+    write_text(run_dir / JSON_FILE, report.model_dump_json(indent=2, exclude={"excursions": {"each"}}) + "\n")
     write_text(run_dir / HTML_FILE, page(assessment, report))
     return report
 
@@ -88,10 +100,30 @@ def _excursions(assessment: Assessment) -> Excursions:
     if not assessment.times or not assessment.excursions:
         return Excursions(count=None, longest_s=None, energy_wh=None)
     found = [excursion for of_quantity in assessment.excursions.values() for excursion in of_quantity]
+    each = [
+        _excursion(assessment, quantity, excursion)
+        for quantity, of_quantity in assessment.excursions.items()
+        for excursion in of_quantity
+    ]
     return Excursions(
         count=len(found),
         longest_s=_rounded(max((excursion.duration_s for excursion in found), default=0.0)),
         energy_wh=_rounded(sum(excursion.energy_wh for excursion in found), 4),
+        each=tuple(sorted(each, key=lambda figures: (figures.at_s, figures.quantity))[:MOST_EXCURSIONS]),
+    )
+
+
+def _excursion(assessment: Assessment, quantity: Quantity, excursion: Excursion) -> ExcursionFigures:
+    limit = step_at(assessment.judged_limits[quantity], excursion.start_s)
+    by = next((order.source for order in assessment.orders if order.id == limit.source and order.source), "")
+    return ExcursionFigures(
+        at_s=round(excursion.start_s - assessment.zero_s, 3),
+        lasted_s=round(excursion.duration_s, 3),
+        peak=round(excursion.peak_w, 1),
+        energy_wh=round(excursion.energy_wh, 4),
+        quantity=quantity.value,
+        limit=limit.value,
+        source=f"{limit.source}, by {by}" if by else limit.source,
     )
 
 

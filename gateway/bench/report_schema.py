@@ -39,12 +39,33 @@ class OrderFigures(Strict):
     end_s: float | None
 
 
+class ExcursionFigures(Strict):
+    """One time outside a limit. `at_s` from the start of the run; `limit` and `source` as they were at its begin.
+
+    `source` is the installer, the fallback, or an order by its id and the parent that gave it.
+
+    `peak` is how far it went beyond the limit, in the quantity's unit as `limit` is.
+    """
+
+    at_s: float
+    lasted_s: NotNegative
+    peak: NotNegative
+    energy_wh: NotNegative
+    quantity: str
+    limit: float | None
+    source: str
+
+
 class Excursions(Strict):
-    """Times outside a limit in force by more than 1 % of the rating, of all quantities; energy beyond the limits."""
+    """Times outside a limit in force by more than 1 % of the rating, of all quantities; energy beyond the limits.
+
+    `each` has the first of them, in the order of time.
+    """
 
     count: Count | None
     longest_s: NotNegative | None
     energy_wh: NotNegative | None
+    each: tuple[ExcursionFigures, ...] = ()
 
 
 class LinkFigures(Strict):

@@ -46,7 +46,7 @@ def orders_figure(assessment: Assessment, axis: TimeAxis) -> Figure | None:
         "Orders in force",
         "✓ accepted by the gateway, ✗ refused.",
         data,
-        _rows_layout(axis, names),
+        rows_layout(axis, names),
     )
 
 
@@ -87,7 +87,7 @@ def _refusals(refused: Sequence[DsoOrder], axis: TimeAxis) -> Trace:
     }
 
 
-def _rows_layout(axis: TimeAxis, rows: Sequence[str], **more: Any) -> Layout:
+def rows_layout(axis: TimeAxis, rows: Sequence[str], **more: Any) -> Layout:
     """A chart of rows, the first one on top."""
     vertical = {"type": "category", "categoryorder": "array", "categoryarray": list(reversed(rows)), "fixedrange": True}
     vertical |= {"range": [-0.5, len(rows) - 0.5], "showgrid": False, "ticks": "", "automargin": False}
@@ -111,7 +111,7 @@ def links_figure(assessment: Assessment, axis: TimeAxis) -> Figure | None:
             for (start_s, state, reason), (end_s, _, _) in pairwise([*told, (axis.end_s, "", "")])
         ]
         data.append(bars(_link_label(name), spans, axis))
-    rows = _rows_layout(axis, [_link_label(name) for name in states])
+    rows = rows_layout(axis, [_link_label(name) for name in states])
     rows["yaxis"]["tickfont"] = {"size": 10}
     return Figure(
         "links",

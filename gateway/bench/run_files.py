@@ -23,6 +23,11 @@ GATEWAY_FILES: Final = ("gateway.1.jsonl", "gateway.jsonl")
 DSO_FILE: Final = "dso.jsonl"
 JITTER_FILE: Final = "jitter.json"
 END_FILE: Final = "end.json"
+RUN_FILE: Final = "run.json"
+"""The run's id and when it began; its end names the same id. A run on virtual time, which is one process, has none."""
+FAULTS_FILE: Final = "faults.json"
+MEMORY_FILE: Final = "memory.csv"
+NO_END: Final = "the run's end is not written down: it was killed, or is still running"
 NOT_OF_THE_RUN: Final = '{"event": "received"'
 """What the DSO heard: it has judged that itself, and a day of telemetry takes hundreds of megabytes."""
 
@@ -47,6 +52,14 @@ class Event:
     def mapping(self, key: str) -> Mapping[str, Any]:
         """The object under `key`, or an empty one."""
         return mapping(self.data.get(key))
+
+
+@dataclass(frozen=True, slots=True)
+class RunMark:
+    """Which run the files are of, and the monotonic time from which their rows can be its own."""
+
+    run: str
+    began_s: float
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,28 +111,51 @@ def spread_of(value: object) -> Spread:
 
 
 def read_run(run_dir: Path) -> Run:
-    """Read a run directory; a file that is missing counts as one that says nothing."""
+    """Read a run directory; a file that is missing counts as one that says nothing.
+
+    Where the run is marked, rows from before its begin are another's and left out.
+    """
     dso_file = run_dir / DSO_FILE
+    mark = read_mark(run_dir / RUN_FILE)
+    from_s = -math.inf if mark is None else mark.began_s
     return Run(
-        physics=read_physics(run_dir / PHYSICS_FILE),
-        gateway=read_events(*(run_dir / name for name in GATEWAY_FILES)),
-        dso=read_events(dso_file, without=NOT_OF_THE_RUN) if dso_file.exists() else None,
+        physics=read_physics(run_dir / PHYSICS_FILE, from_s),
+        gateway=read_events(*(run_dir / name for name in GATEWAY_FILES), from_s=from_s),
+        dso=read_events(dso_file, without=NOT_OF_THE_RUN, from_s=from_s) if dso_file.exists() else None,
         bare_loop=read_jitter(run_dir / JITTER_FILE),
-        problems=read_problems(run_dir / END_FILE),
+        problems=read_problems(run_dir / END_FILE, mark),
     )
 
 
-def read_problems(path: Path) -> tuple[str, ...]:
-    """What went wrong with a run as such: a process that ended, an interruption."""
-    try:
-        found = mapping(json.loads(path.read_bytes())).get("problems")
-    except (OSError, ValueError, RecursionError):
-        return ()
+def read_mark(path: Path) -> RunMark | None:
+    """Which run the directory is of; None where it does not say."""
+    said = _object(path)
+    run, began_s = said.get("run"), number(said.get("began_monotonic_s"))
+    return RunMark(run, began_s) if isinstance(run, str) and began_s is not None else None
+
+
+def read_problems(path: Path, mark: RunMark | None = None) -> tuple[str, ...]:
+    """What went wrong with a run as such: what ended, an interruption; of a marked run, an end not its own."""
+    said = _object(path)
+    if mark is not None and said.get("run") != mark.run:
+        return (NO_END,)
+    found = said.get("problems")
     return tuple(str(text) for text in found) if isinstance(found, list) else ()
 
 
-def read_events(*paths: Path, without: str = "") -> tuple[Event, ...]:
-    """The events of JSON-lines files in the order of their times; lines that begin with `without` are left out."""
+def _object(path: Path) -> Mapping[str, Any]:
+    """The JSON object of a file; an empty one where there is none."""
+    try:
+        return mapping(json.loads(path.read_bytes()))
+    except (OSError, ValueError, RecursionError):
+        return {}
+
+
+def read_events(*paths: Path, without: str = "", from_s: float = -math.inf) -> tuple[Event, ...]:
+    """The events of JSON-lines files in the order of their times; lines that begin with `without` are left out.
+
+    So are events from before `from_s`.
+    """
     events: list[Event] = []
     for line in chain.from_iterable(map(_lines, paths)):
         if without and line.startswith(without):
@@ -131,13 +167,16 @@ def read_events(*paths: Path, without: str = "") -> tuple[Event, ...]:
         if not isinstance(data, dict):
             continue
         name, at_s = data.get("event"), number(data.get("monotonic_s"))
-        if isinstance(name, str) and at_s is not None:
+        if isinstance(name, str) and at_s is not None and at_s >= from_s:
             events.append(Event(name, at_s, data))
     return tuple(sorted(events, key=lambda event: event.at_s))
 
 
-def read_physics(path: Path) -> Physics:
-    """The physics' record; rows that are torn, not numbers or not later than the row before are left out."""
+def read_physics(path: Path, from_s: float = -math.inf) -> Physics:
+    """The physics' record; rows that are torn, not numbers or not later than the row before are left out.
+
+    So are rows from before `from_s`.
+    """
     lines = _lines(path)
     header = next(csv.reader([next(lines, "")]), [])
     if "monotonic_s" not in header:
@@ -151,7 +190,9 @@ def read_physics(path: Path) -> Physics:
             row = [float(cell) for cell in cells]
         except ValueError:
             continue
-        if len(row) != len(header) or not all(map(math.isfinite, row)) or (times and row[clock] <= times[-1]):
+        if len(row) != len(header) or not all(map(math.isfinite, row)) or row[clock] < from_s:
+            continue
+        if times and row[clock] <= times[-1]:
             continue
         for column, value in zip(columns, row, strict=True):
             column.append(value)

@@ -26,7 +26,8 @@ from config.site import ChildLayer, Site
 from gateway.bench.broker import start_broker
 from gateway.bench.children import Child, ChildFailedError
 from gateway.bench.live import render
-from gateway.bench.realtime import SCRIPT_OVERRUN_S, prepare
+from gateway.bench.realtime import SCRIPT_OVERRUN_S
+from gateway.bench.run_directory import held_run_directory, prepare
 from gateway.bench.tiers_report import write_tiers_report
 from gateway.bench.watch import snapshots
 from gateway.state_directory import SOCKET_NAME
@@ -94,10 +95,11 @@ async def run_tiers_demo(request: TiersRequest) -> int:
     run = TiersRun(request, shipped_tiers())
     _stop_at_signals(run)
     try:
-        for tier in run.tiers:
-            prepare(run.folder(tier))
-        await _play(run)
-        broken = await asyncio.to_thread(write_tiers_report, request.out, [(t.depth, t.site) for t in run.tiers])
+        with held_run_directory(request.out):
+            for tier in run.tiers:
+                prepare(run.folder(tier))
+            await _play(run)
+            broken = await asyncio.to_thread(write_tiers_report, request.out, [(t.depth, t.site) for t in run.tiers])
     except ChildFailedError as error:
         sys.stderr.write(f"{error}\n")
         return 2
@@ -191,7 +193,7 @@ def _operator(top: Tier, broker: str, folder: Path, duration_s: float) -> list[s
 
 def shipped_scripts() -> list[Path]:
     """The operators' scripts that come with Lamina."""
-    folder = shipped_sites()[TOP].parent.parent / "scenarios"
+    folder = shipped_sites()[TOP].parent.parent / "scripts"
     return sorted(folder.glob("*_orders.yaml"))
 
 

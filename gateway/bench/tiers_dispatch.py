@@ -24,7 +24,7 @@ from config.messages import AuthorityOrder, DispatchOrder, Down, Heartbeat, down
 from config.site import MqttBroker
 from config.strict import Strict
 from gateway.bench.children import ChildFailedError
-from gateway.bench.realtime import prepare
+from gateway.bench.run_directory import prepare
 from gateway.bench.run_files import read_events
 from gateway.bench.tiers import TiersRequest, TiersRun, all_measure, shipped_tiers, start_tiers
 from gateway.cycle import Figures

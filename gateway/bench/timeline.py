@@ -10,6 +10,7 @@ fallback.
 
 from __future__ import annotations
 
+from bisect import bisect_right
 from collections import deque
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -106,6 +107,12 @@ def sampled(steps: Steps, times: Sequence[float]) -> list[float | None]:
             value = steps[index].value
         result.append(value)
     return result
+
+
+def step_at(steps: Steps, at_s: float) -> Step:
+    """The step that holds at a time; one without a value before the first."""
+    found = bisect_right(steps, at_s, key=lambda step: step.start_s)
+    return steps[found - 1] if found else Step(-inf, None, "")
 
 
 def in_force(run: Run, orders: Sequence[DsoOrder], site: Site) -> InForce:

@@ -7,16 +7,22 @@ import json
 import signal
 import sys
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 from config.site import MqttBroker
 from gateway.bench.children import Child, ChildFailedError
 
+ANNOUNCEMENT: Final = "twins.json"
+"""In the state directory: where the twins that run for the site are, and their control port."""
+
 
 class TwinsProcess:
-    """The twins' process and, unless one was named, a broker's; `endpoints` is what the twins printed."""
+    """The twins' process and, unless one was named, a broker's; `endpoints` is what the twins printed.
+
+    What they printed is also in the file `ANNOUNCEMENT`, as long as they run.
+    """
 
     def __init__(self, children: list[Child], endpoints: dict[str, Any], broker: MqttBroker) -> None:
         self.children, self.endpoints, self.broker = children, endpoints, broker
@@ -33,10 +39,12 @@ class TwinsProcess:
         trace: Path | None = None,
         broker_port: int = 0,
         replay: Sequence[str] = (),
+        announce: Path | None = None,
     ) -> TwinsProcess:
         """Start the twins named (none: all) and wait until they serve; raises ChildFailedError.
 
-        `replay`: options of the twins' process that make it serve a recording instead.
+        `announce`: the folder of the announcement, None for `logs`. `replay`: options of the twins' process that make
+        it serve a recording instead.
         """
         children: list[Child] = []
         try:
@@ -48,6 +56,7 @@ class TwinsProcess:
                 said = (await child.ready())["endpoints"]["mqtt"]
                 broker = f"{said['host']}:{said['port']}"
             arguments = ["sim_devices.process", str(site), "--ports", ports, "--mqtt", broker, "--until-eof", *replay]
+            arguments += ["--announce", str((announce or logs) / ANNOUNCEMENT)]
             for name in names:
                 arguments += ["--twin", name]
             if trace is not None:
@@ -74,10 +83,13 @@ async def serve_twins(
     broker: str | None,
     broker_port: int = 0,
     replay: Sequence[str] = (),
+    announce: Path | None = None,
+    serving: Callable[[dict[str, Any]], None] = lambda _: None,
 ) -> int:
     """`gateway twins`: print the endpoints, serve until a signal or until the twins end; the exit code.
 
-    `broker_port`: where MQTT twins are declared to be found; 0: anywhere. `replay` as for `TwinsProcess.start`.
+    `broker_port`: where MQTT twins are declared to be found; 0: anywhere. `replay`, `announce` as for
+    `TwinsProcess.start`. `serving` is called with what was printed.
     """
     stop = asyncio.Event()
     loop = asyncio.get_running_loop()
@@ -86,7 +98,14 @@ async def serve_twins(
     with tempfile.TemporaryDirectory(prefix="lamina-twins-") as logs:
         try:
             twins = await TwinsProcess.start(
-                site, names, ports, Path(logs), broker=broker, broker_port=broker_port, replay=replay
+                site,
+                names,
+                ports,
+                Path(logs),
+                broker=broker,
+                broker_port=broker_port,
+                replay=replay,
+                announce=announce,
             )
         except ChildFailedError as error:
             sys.stderr.write(f"{error}\n")
@@ -94,6 +113,7 @@ async def serve_twins(
         try:
             sys.stdout.write(json.dumps(twins.endpoints) + "\n")
             sys.stdout.flush()
+            serving(twins.endpoints)
             ended = [asyncio.create_task(child.wait(), name=child.name) for child in twins.children]
             stopped = asyncio.create_task(stop.wait(), name="signal")
             await asyncio.wait([*ended, stopped], return_when=asyncio.FIRST_COMPLETED)

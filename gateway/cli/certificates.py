@@ -97,13 +97,18 @@ def _made(request: CertificateRequest, out: Path, *, force: bool) -> dict[str, A
 def trust_server(
     site: Annotated[str, typer.Argument(metavar="SITE", help="A site file.")],
     device: Annotated[str, typer.Argument(metavar="DEVICE", help="An OPC UA device with `security`.")],
+    ca: Annotated[
+        Path | None,
+        typer.Option("--ca", metavar="FILE", help="Trust whoever this authority has signed, and don't ask the server."),
+    ] = None,
     yes: Annotated[bool, typer.Option("--yes", help="Don't ask.")] = False,
     as_json: JsonOption = False,
 ) -> None:
     """Fetch a server's certificate, show it, ask, and put it into the device's trust folder.
 
-    Compare the thumbprint with what the server itself shows: whoever is in between can show another. Ends with 1 if the
-    server doesn't answer, its certificate can't be used, or the answer is no.
+    Compare the thumbprint with what the server itself shows: whoever is in between can show another. With --ca it is
+    an authority's certificate from a file that is shown and stored. Ends with 1 if the server doesn't answer, the
+    certificate can't be used, or the answer is no.
 
     Example: gateway certificate trust site.yaml battery_a
     """
@@ -117,10 +122,10 @@ def trust_server(
         end(f"{device}: devices.{device}.address has no section `security`")
     if as_json and not yes:
         end("--json asks nothing: give --yes with it")
-    uri, found, objection = _asked(address)
+    uri, found, objection = _asked(address) if ca is None else _authority(ca)
     row = {"device": device, "url": address.url, **described(found), "server_uri": uri, "objection": objection}
     if not as_json:
-        _print_block(f"{device} at {address.url}", row, ("server_uri", *_SHOWN))
+        _print_block(f"{device} at {address.url}" if ca is None else str(ca), row, ("server_uri", *_SHOWN))
     try:
         state, file = _trusted(Path(address.security.trust_dir), found, objection, ask=not yes)
     except CertificateError as error:
@@ -130,7 +135,7 @@ def trust_server(
     elif file is not None:
         sys.stdout.write(f"{state.replace('_', ' ')}: {file}\n")
     if objection is not None:
-        sys.stderr.write(f"the server is refused: {objection}\n")
+        sys.stderr.write(f"{'the server' if ca is None else ca} is refused: {objection}\n")
     if state == "declined":
         sys.stderr.write("nothing was stored\n")
     if objection is not None or file is None:
@@ -159,6 +164,19 @@ def _asked(address: OpcUaServer) -> tuple[str, Certificate, str | None]:
         return asyncio.run(opcua_server_identity(address, _ASK_S))
     except InspectionFailed as failed:
         end(str(failed), FAILED)
+
+
+def _authority(ca: Path) -> tuple[str | None, Certificate, str | None]:
+    """An authority's certificate from a file, and why it can't be used."""
+    from drivers.certificates import CertificateError, load_certificate, utc_now
+
+    try:
+        found = load_certificate(ca)
+    except CertificateError as error:
+        end(str(error))
+    if not found.is_authority:
+        return None, found, "it is no authority's: one may sign certificates (CA, keyCertSign), and is no application's"
+    return None, found, found.objection(utc_now())
 
 
 def _confirmed() -> bool:

@@ -14,9 +14,10 @@ import typer
 from config.findings import ConfigError, Finding
 from config.loading import load_profile, shipped_profiles, shipped_sites
 from config.profile import Profile
-from config.vocabulary import WriteStatus
+from config.site import Site
+from gateway.cli.answer import is_confirmed
 from gateway.cli.profiles import profile_app
-from gateway.cli.sites import FAILED, end, end_with_findings, loaded, site_path
+from gateway.cli.sites import FAILED, end, end_with_findings, loaded, no_such_device, site_path, tell
 
 JsonOption = Annotated[bool, typer.Option("--json", help="One JSON document for programs, never wrapped.")]
 SiteArgument = Annotated[str, typer.Argument(metavar="SITE", help="A site file, or the name of a shipped site: demo.")]
@@ -95,6 +96,7 @@ def _scan(address: Any, units: list[int], timeout_s: float, target: str, *, as_j
     from gateway.commission.scanning import Found, loaded_profiles
     from gateway.commission.scanning import as_json as found_as_json
     from gateway.commission.scanning import scan as scan_units
+    from gateway.commission.targets import line_hint
 
     found: list[Found] = []
     complete, why = False, ""
@@ -121,6 +123,8 @@ def _scan(address: Any, units: list[int], timeout_s: float, target: str, *, as_j
         print_found(target, found)
     elif complete:
         sys.stdout.write(f"{target}: no unit answered\n")
+    if complete and not found and (hint := line_hint(address)):
+        tell(hint)
     if why and not as_json:
         sys.stderr.write(f"{why}\n")
     return 0 if found and complete else FAILED
@@ -140,14 +144,14 @@ def read(
     Example: gateway read site.yaml battery_a soc
     """
     from gateway.cli.commission_tables import print_points
-    from gateway.commission.looking import identity_text, look, rows
+    from gateway.commission.looking import identity_text, look, no_such_point, rows
 
     _, model, profiles = loaded(site)
-    profile = _profile_of(profiles, device)
+    profile = _profile_of(model, profiles, device)
     if point is not None and point not in profile.points:
-        end(f"{point}: profile {profile.profile} has no such point; there are {', '.join(profile.points)}")
+        end(no_such_point(profile, point))
     address = _addresses(model, addresses).get(device, model.devices[device].address)
-    seen = _asked(device, look(profile, address, time.monotonic, None if point is None else (point,)))
+    seen = _asked(device, address, look(profile, address, time.monotonic, None if point is None else (point,), tell))
     made = [row for row in rows(profile, seen) if point is None or row["point"] == point]
     if as_json:
         _print_json({"device": device, "profile": profile.profile, "identity": list(seen.identity), "points": made})
@@ -172,65 +176,51 @@ def write(
 
     Example: gateway write site.yaml battery_a setpoint_readback_w -5000
     """
-    from gateway.commission.writing import WriteRefused, prepare
+    from gateway.commission.writing import PointWrite, WriteRefused
     from gateway.device_locks import held_devices
     from gateway.state_directory import SiteHeldError, default_state_directory, held_state_directory
 
     _, model, profiles = loaded(site)
-    profile = _profile_of(profiles, device)
+    profile = _profile_of(model, profiles, device)
     address = _addresses(model, addresses).get(device, model.devices[device].address)
     if as_json and not yes:
         end("--json asks nothing: give --yes with it")
     try:
         with held_state_directory(state or default_state_directory(model.site)), held_devices({device: address}):
-            prepared = _asked(device, prepare(model, device, profile, address, point, value, time.monotonic))
-            raise typer.Exit(_write(device, profile, address, prepared, yes=yes, as_json=as_json))
+            asked = PointWrite(model, device, profile, address, point, value)
+            raise typer.Exit(_write(asked, yes=yes, as_json=as_json))
     except WriteRefused as refused:
         end(str(refused))
     except SiteHeldError as held:
         end(f"{held}; stop it first: two who write to one device undo each other")
 
 
-def _write(device: str, profile: Profile, address: Any, prepared: Any, *, yes: bool, as_json: bool) -> int:
-    from gateway.cli.commission_tables import print_write, shown
-    from gateway.commission.writing import send
+def _write(asked: Any, *, yes: bool, as_json: bool) -> int:
+    from gateway.cli.commission_tables import print_write, tell_written, write_as_json
+    from gateway.commission.writing import write_by_hand
 
-    if not as_json:
-        print_write(device, prepared)
-    if not yes and not _confirmed():
+    under_way = False
+
+    async def confirmed(prepared: Any) -> bool:
+        nonlocal under_way
+        if not as_json:
+            print_write(asked.device, prepared)
+        under_way = yes or await is_confirmed()
+        return under_way
+
+    try:
+        prepared, done = _asked(asked.device, asked.address, write_by_hand(asked, confirmed, time.monotonic, tell))
+    except KeyboardInterrupt:
+        tell("\nbroken off; the write may have been taken: read it back" if under_way else "\nnothing was written")
+        return FAILED
+    if done is None:
         sys.stderr.write("nothing was written\n")
         return FAILED
-    done = _asked(device, send(prepared, profile, address, time.monotonic))
     if as_json:
-        current = prepared.current
-        _print_json(
-            {
-                "device": device,
-                "point": prepared.point,
-                "before": None if current is None else current.sample.value,
-                "value": prepared.value,
-                "encoded": prepared.encoded,
-                "status": done.outcome.status.value,
-                "detail": done.outcome.detail,
-                "read_back": done.read_back,
-                "agrees": done.agrees,
-            }
-        )
-        return 0 if done.good else FAILED
-    sys.stdout.write(f"  {done.outcome.status}{': ' * bool(done.outcome.detail)}{done.outcome.detail}\n")
-    if done.agrees is None:
-        sys.stdout.write("  the point can't be read back\n")
+        _print_json(write_as_json(asked.device, prepared, done))
     else:
-        sys.stdout.write(f"  read back: {shown(done.read_back)} {prepared.unit}".rstrip() + "\n")
-    if done.agrees is False and done.outcome.status is WriteStatus.ACKNOWLEDGED:
-        sys.stderr.write(f"{device}.{prepared.point}: the device shows another value than was written\n")
+        tell_written(asked.device, prepared, done)
     return 0 if done.good else FAILED
-
-
-def _confirmed() -> bool:
-    sys.stdout.write("write it? [y/N] ")
-    sys.stdout.flush()
-    return sys.stdin.readline().strip().lower() in ("y", "yes")
 
 
 def try_profile(
@@ -260,10 +250,13 @@ def try_profile(
     from gateway.commission.targets import Target, TargetError, address_for
 
     chosen = _loaded_profile(profile)
+    without = [text for text in param or [] if "=" not in text]
+    if without:
+        end(f"--param {without[0]}: NAME=TEXT is asked for")
     parameters = dict(text.partition("=")[::2] for text in param or [])
     try:
         address = address_for(chosen, Target(host, serial, baud, parity, stop_bits, rtu, unit, parameters))
-        seen = _asked(profile, look(chosen, address, time.monotonic))
+        seen = _asked(profile, address, look(chosen, address, time.monotonic))
     except (TargetError, ValueError) as error:
         end(str(error))
     raise typer.Exit(_judge(chosen, seen, serial or host or "", as_json=as_json))
@@ -346,9 +339,9 @@ def commission(
     raise typer.Exit(run_commission(command))
 
 
-def _profile_of(profiles: dict[str, Profile], device: str) -> Profile:
+def _profile_of(site: Site, profiles: dict[str, Profile], device: str) -> Profile:
     if device not in profiles:
-        end(f"{device}: the site has no such device; there are {', '.join(profiles)}")
+        end(no_such_device(site, (device,)))
     return profiles[device]
 
 
@@ -370,14 +363,19 @@ def _addresses(model: Any, path: Path | None) -> dict[str, Any]:
         end(str(error))
 
 
-def _asked(device: str, work: Any) -> Any:
+def _asked(device: str, address: Any, work: Any) -> Any:
     """Run something that talks to a device; a device that doesn't answer is told and ends the command with 1."""
     from drivers.inspection import InspectionFailed
+    from gateway.commission.targets import line_hint
 
     try:
         return asyncio.run(work)
     except InspectionFailed as failed:
-        end(f"{device}: {failed}", FAILED)
+        tell(f"{device}: {failed}")
+        # It names the unit where the port is open.
+        if ", unit " in str(failed) and (hint := line_hint(address)):
+            tell(hint)
+        raise typer.Exit(FAILED) from None
 
 
 def _print_json(content: Any) -> None:

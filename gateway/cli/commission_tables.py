@@ -12,11 +12,12 @@ from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
+from config.vocabulary import WriteStatus
 from gateway.commission.commissioning import DeviceReport
 from gateway.commission.response import Seen
 from gateway.commission.scanning import Found
 from gateway.commission.stepping import Live
-from gateway.commission.writing import Prepared
+from gateway.commission.writing import Prepared, Written
 
 _PIPED_WIDTH = 200
 _LARGEST_WHOLE = 1e15
@@ -91,14 +92,40 @@ def scan_progress() -> Progress:
 
 def print_write(device: str, prepared: Prepared) -> None:
     """What a write would do."""
+    unit = f" {prepared.unit}" if prepared.unit else ""
     current = "is only written"
     if prepared.current is not None:
         reading = prepared.current
-        current = f"{shown(reading.sample.value)} {prepared.unit} now" if reading.good else f"now bad: {reading.reason}"
-    unit = f" {prepared.unit}" if prepared.unit else ""
+        current = f"{shown(reading.sample.value)}{unit} now" if reading.good else f"now bad: {reading.reason}"
     sys.stdout.write(f"{device}.{prepared.point}: {current}\n  to be written: {prepared.value:g}{unit}\n")
     sys.stdout.write(f"  as: {prepared.encoded}\n")
     sys.stdout.flush()
+
+
+def write_as_json(device: str, prepared: Prepared, done: Written) -> dict[str, Any]:
+    """A write and what became of it, as a plain object."""
+    return {
+        "device": device,
+        "point": prepared.point,
+        "before": None if prepared.current is None else prepared.current.sample.value,
+        "value": prepared.value,
+        "encoded": prepared.encoded,
+        "status": done.outcome.status.value,
+        "detail": done.outcome.detail,
+        "read_back": done.read_back,
+        "agrees": done.agrees,
+    }
+
+
+def tell_written(device: str, prepared: Prepared, done: Written) -> None:
+    """What became of a write."""
+    sys.stdout.write(f"  {done.outcome.status}{': ' * bool(done.outcome.detail)}{done.outcome.detail}\n")
+    if done.agrees is None:
+        sys.stdout.write("  the point can't be read back\n")
+    else:
+        sys.stdout.write(f"  read back: {shown(done.read_back)} {prepared.unit}".rstrip() + "\n")
+    if done.agrees is False and done.outcome.status is WriteStatus.ACKNOWLEDGED:
+        sys.stderr.write(f"{device}.{prepared.point}: the device shows another value than was written\n")
 
 
 class StepView:

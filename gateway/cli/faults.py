@@ -2,19 +2,20 @@
 
 from __future__ import annotations
 
-import asyncio
 import json
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any, Final
 
 import typer
 
 from gateway.bench.fault_proxies import ANNOUNCEMENT
-from gateway.cli.sites import broker_address, end, loaded, site_path
+from gateway.cli.control_line import announced, ask, endpoint
+from gateway.cli.grid import TWINS, twins_control
+from gateway.cli.sites import broker_address, end, loaded
 
-ANSWER_S: Final = 5.0
-_LONGEST_ANSWER: Final = 1 << 22
+ABSENT: Final = "no fault proxies run for it ({path} is not there); start them by: gateway faults run {target}"
 
 faults_app = typer.Typer(
     help="Faults at the wire, between any driver and any device: list them, set and clear them while all runs.",
@@ -57,7 +58,7 @@ def set_fault(
     state: StateOption = None,
 ) -> None:
     """Put a fault in force; prints its id. What can't be is refused with what is allowed."""
-    options = dict(map(_parameter, parameters or ()))
+    options = _parameters(parameters or ())
     _check(target, device, fault, options)
     line = {"device": device, "fault": fault, "parameters": options}
     sys.stdout.write(f"{_ask(target, state, line)['set']}\n")
@@ -66,13 +67,20 @@ def set_fault(
 @faults_app.command()
 def clear(
     target: TargetArgument,
-    device: Annotated[str | None, typer.Argument(metavar="[DEVICE]", help="Default: all of them.")] = None,
+    device: Annotated[
+        str | None, typer.Argument(metavar="[DEVICE_OR_ID]", help="Default: all of them. An id says it all.")
+    ] = None,
     fault: Annotated[
         str | None, typer.Argument(metavar="[FAULT]", help="Its name or the id that it was set with; default: all.")
     ] = None,
     state: StateOption = None,
 ) -> None:
-    """Take faults out of force; prints how many were."""
+    """Take faults out of force; prints how many were.
+
+    A name or an id that there is not is refused; one that is not in force any more counts as 0.
+    """
+    if device is not None and device.isdecimal() and fault is None:
+        device, fault = None, device
     what: int | str = int(fault) if fault is not None and fault.isdecimal() else fault or "all"
     named = {} if device is None else {"device": device}
     sys.stdout.write(f"{_ask(target, state, {**named, 'clear': what})['cleared']}\n")
@@ -101,6 +109,30 @@ def status(target: TargetArgument, state: StateOption = None, as_json: JsonOptio
 
 
 @faults_app.command()
+def counts(
+    target: Annotated[
+        str,
+        typer.Argument(metavar="SITE_OR_ENDPOINT", help="A site whose twins run, or their control port, HOST:PORT."),
+    ],
+    state: StateOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """What each running twin was asked for beyond what it has, and answered as its device would.
+
+    Of its server: exceptions, requests to absent units, what was no Modbus; devices behind one address share these. Of
+    itself: commands that it refused or cut to its rating, and setpoints that ran out.
+    """
+    counted = ask(target, twins_control(target, state), TWINS, {"state": True})["counts"]
+    if as_json:
+        sys.stdout.write(json.dumps(counted) + "\n")
+        return
+    width = max(map(len, counted), default=0)
+    for name, each in counted.items():
+        said = ", ".join(f"{count} {what}" for what, count in each.items() if count) or "nothing"
+        sys.stdout.write(f"{name:{width}}  {said}\n")
+
+
+@faults_app.command()
 def run(
     site: Annotated[str, typer.Argument(metavar="SITE", help="A site file, or the name of a shipped site.")],
     addresses: Annotated[
@@ -124,6 +156,9 @@ def run(
     from sim_devices.faults.world import main
 
     broker_address(broker)
+    for option, given in (("--addresses", addresses), ("--file", file)):
+        if given is not None and not given.is_file():
+            end(f"{option} {given}: {'is not a file' if given.exists() else 'No such file'}")
     path, model, _ = loaded(site)
     directory = state or default_state_directory(model.site)
     try:
@@ -144,7 +179,7 @@ def _check(target: str, device: str, fault: str, options: dict[str, Any]) -> Non
 
     if fault not in FAULTS:
         end(f"no fault {fault!r}; there are {', '.join(FAULTS)}")
-    if _endpoint(target) is None:
+    if endpoint(target) is None:
         _, model, profiles = loaded(target)
         try:
             check_fault(model, profiles, device, fault, options)
@@ -152,10 +187,14 @@ def _check(target: str, device: str, fault: str, options: dict[str, Any]) -> Non
             end(str(error))
 
 
-def _endpoint(target: str) -> tuple[str, int] | None:
-    """HOST:PORT; None for the name or the file of a site."""
-    host, _, port = target.rpartition(":")
-    return (host, int(port)) if host and port.isdecimal() and not site_path(target).exists() else None
+def _parameters(given: Sequence[str]) -> dict[str, Any]:
+    """KEY=VALUE of the command line; each key once."""
+    pairs = [_parameter(text) for text in given]
+    names = [key for key, _ in pairs]
+    twice = sorted({key for key in names if names.count(key) > 1})
+    if twice:
+        end(f"{', '.join(twice)}: given twice")
+    return dict(pairs)
 
 
 def _parameter(text: str) -> tuple[str, Any]:
@@ -170,43 +209,5 @@ def _parameter(text: str) -> tuple[str, Any]:
 
 
 def _ask(target: str, state: Path | None, line: dict[str, Any]) -> dict[str, Any]:
-    """The answer to one line of the control port; where there is none, or a refusal, the end."""
-    host, port = _control_port(target, state)
-    try:
-        answer = asyncio.run(_asked(host, port, line))
-    except (OSError, ValueError) as error:
-        reason = getattr(error, "strerror", None) or str(error) or "no answer"
-        end(f"{target}: no fault proxies at {host}:{port}: {reason}")
-    if "error" in answer:
-        end(str(answer["error"]))
-    return answer
-
-
-async def _asked(host: str, port: int, line: dict[str, Any]) -> dict[str, Any]:
-    async with asyncio.timeout(ANSWER_S):
-        reader, writer = await asyncio.open_connection(host, port, limit=_LONGEST_ANSWER)
-        try:
-            writer.write(json.dumps(line).encode() + b"\n")
-            answer = json.loads(await reader.readline())
-        finally:
-            writer.close()
-    if not isinstance(answer, dict):
-        raise ValueError("what answers is no control port of faults")
-    return answer
-
-
-def _control_port(target: str, state: Path | None) -> tuple[str, int]:
-    endpoint = _endpoint(target)
-    if endpoint is not None:
-        return endpoint
-    from gateway.state_directory import default_state_directory
-
-    _, model, _ = loaded(target)
-    path = (state or default_state_directory(model.site)) / ANNOUNCEMENT
-    try:
-        said = json.loads(path.read_text(encoding="utf-8"))["faults"]
-        return str(said["host"]), int(said["port"])
-    except FileNotFoundError:
-        end(f"{target}: no fault proxies run for it ({path} is not there); start them by: gateway faults run {target}")
-    except (OSError, ValueError, LookupError, TypeError) as error:
-        end(f"{path}: {error}")
+    """The answer to one line of the fault proxies' control port; where there is none, or a refusal, the end."""
+    return ask(target, announced(target, state, ANNOUNCEMENT, "faults", ABSENT), "fault proxies", line)

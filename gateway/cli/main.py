@@ -7,6 +7,7 @@ import json
 import logging
 import sys
 from enum import StrEnum
+from functools import partial
 from pathlib import Path
 from typing import Annotated
 
@@ -17,6 +18,7 @@ from gateway.cli.certificates import certificate_app
 from gateway.cli.commission import add_commissioning
 from gateway.cli.evidence import evidence
 from gateway.cli.faults import faults_app
+from gateway.cli.grid import announcement_folder, grid
 from gateway.cli.logs import log_to_stderr
 from gateway.cli.operator import add_operator
 from gateway.cli.plan import plan
@@ -67,11 +69,11 @@ def check(
     """
     from config.lag_checks import lag_findings
     from config.loading import check_site, load_site
-    from config.security_files import file_problems
+    from config.security_files import file_problems, password_problems
     from gateway.cli.certificate_checks import opcua_certificate_problems
 
     path = site_path(site)
-    findings = check_site(path, (file_problems, opcua_certificate_problems))
+    findings = check_site(path, (file_problems, password_problems, opcua_certificate_problems))
     if not any(finding.severity is Severity.ERROR for finding in findings):
         findings += lag_findings(load_site(path), path)
     print_findings(findings, as_json=as_json)
@@ -144,23 +146,40 @@ def twins(
         Path | None,
         typer.Option("--replay", metavar="FILE", help="Serve what `gateway record` has left, instead of physics."),
     ] = None,
-    replay_end: Annotated[str, typer.Option(help="hold: its end stays; loop: it begins again.")] = "hold",
+    replay_end: Annotated[
+        str | None, typer.Option(help="With --replay. hold: its end stays, the default; loop: it begins again.")
+    ] = None,
+    state: Annotated[
+        Path | None,
+        typer.Option("--state", metavar="DIR", help="Where `gateway grid` finds them; default: as `gateway run`."),
+    ] = None,
 ) -> None:
-    """Start only the twins of a site, print every endpoint as one JSON line, and serve until Ctrl-C."""
+    """Start only the twins of a site, print every endpoint as one JSON line, and serve until Ctrl-C.
+
+    `gateway grid` and `gateway faults counts` reach them while they run.
+    """
     from gateway.bench.twins import serve_twins
+    from gateway.cli.twins_table import chosen_twins, tell_serving, tell_starting
 
     if ports not in ("declared", "free"):
         end(f"--ports {ports}: allowed are declared and free")
-    if replay_end not in ("hold", "loop"):
+    if replay_end not in (None, "hold", "loop"):
         end(f"--replay-end {replay_end}: allowed are hold and loop")
+    if replay_end is not None and replay_file is None:
+        end(f"--replay-end {replay_end}: is of a recording; --replay FILE names one")
     if replay_file is not None and twin:
         end("--replay: serves the devices that were recorded; --twin can't be given")
-    replayed = () if replay_file is None else ("--replay", str(replay_file), "--replay-end", replay_end)
+    replayed = () if replay_file is None else ("--replay", str(replay_file), "--replay-end", replay_end or "hold")
     broker_address(broker)
     path, model, _ = loaded(site)
     declared = {address.port for device in model.devices.values() if (address := device.address).driver == "mqtt"}
     port = declared.pop() if len(declared) == 1 else 0
-    raise typer.Exit(asyncio.run(serve_twins(path, tuple(twin or ()), ports, broker, port, replayed)))
+    announce = announcement_folder(model.site, state)
+    names = chosen_twins(model, twin or ())
+    tell_starting(model, names)
+    serving = partial(tell_serving, model)
+    served = serve_twins(path, names, ports, broker, port, replayed, announce, serving)
+    raise typer.Exit(asyncio.run(served))
 
 
 @app.command()
@@ -286,6 +305,28 @@ def bench_feedback(
         raise typer.Exit(1)
 
 
+@bench_app.command("twins")
+def bench_twins(
+    devices: Annotated[int, typer.Option(min=2, max=1000)] = 200,
+    rate: Annotated[float, typer.Option(min=1.0, max=100_000.0, help="Requests a second, over all twins.")] = 2000.0,
+    duration: Annotated[float, typer.Option(min=1.0, max=3600.0, help="Seconds of them, in five blocks.")] = 10.0,
+    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
+) -> None:
+    """Many Modbus twins of one process in real time, asked evenly from another process, and all at once.
+
+    The floor is as many bare servers, asked by the same client.
+    """
+    from gateway.bench.children import ChildFailedError
+    from gateway.bench.figures_table import print_figures, tell
+    from gateway.bench.twins_bench import TwinsBenchRequest, run_twins_bench
+
+    try:
+        figures = asyncio.run(run_twins_bench(TwinsBenchRequest(devices, rate, duration), tell))
+    except (ChildFailedError, OSError) as error:
+        end(str(error))
+    print_figures("twins", figures, as_json=as_json)
+
+
 @bench_app.command("plan")
 def bench_plan(
     steps: Annotated[int, typer.Option(min=2, max=576, help="Quarters of an hour.")] = 96,
@@ -298,6 +339,34 @@ def bench_plan(
     from gateway.cli.plan import bench
 
     bench(steps, resources, solves, time_limit, as_json=as_json)
+
+
+@bench_app.command("children")
+def bench_children(
+    children: Annotated[int, typer.Option(min=1, max=10_000, help="Layers below, simulated as messages.")] = 1000,
+    duration: Annotated[float, typer.Option(min=4.0, max=86_400.0, help="Seconds under regulation.")] = 60.0,
+    period_ms: Annotated[int, typer.Option(min=20, max=1000, help="The parent's control cycle.")] = 1000,
+    embedded: Annotated[
+        bool, typer.Option("--embedded", help="The embedded broker, also where mosquitto is installed.")
+    ] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
+) -> None:
+    """One parent above many layers: a regulation signal every 4 s, a market of 5 min, and what the parent uses.
+
+    Broker, children, the parent and its operator each run in a process of their own; the figures are the parent's.
+    """
+    import uvloop
+
+    from gateway.bench.children import ChildFailedError
+    from gateway.bench.children_bench import ChildrenBenchRequest, run_children_bench
+    from gateway.bench.figures_table import print_figures, tell
+
+    try:
+        request = ChildrenBenchRequest(children, duration, period_ms, embedded)
+        figures = uvloop.run(run_children_bench(request, tell))
+    except (ChildFailedError, OSError) as error:
+        end(str(error))
+    print_figures("children", figures, as_json=as_json)
 
 
 @app.command()
@@ -342,6 +411,7 @@ app.command("settle")(settle)
 app.command("replay")(replay)
 app.command("plan")(plan)
 app.command("record")(record)
+app.command("grid")(grid)
 
 
 def main() -> None:

@@ -38,6 +38,7 @@ def add_operator(app: typer.Typer) -> None:
     app.command("limit", context_settings=negative)(limit)
     app.command("release")(release)
     app.command("comply")(comply)
+    app.command("authority")(authority)
     app.command("why")(why)
 
 
@@ -159,6 +160,28 @@ def comply(
     request |= {} if failsafe is None else {"failsafe_w": _watts(failsafe)}
     request |= {} if failsafe_for is None else {"failsafe_duration_s": _seconds(failsafe_for)}
     _send(site, state, request, as_json=as_json)
+
+
+def authority(
+    site: SiteArgument,
+    parent: Annotated[
+        str | None,
+        typer.Argument(metavar="[PARENT]", help="The parent that dispatches from now on. Default: who does."),
+    ] = None,
+    epoch: Annotated[
+        int | None, typer.Option("--epoch", metavar="NUMBER", help="Above the present epoch. Default: the next one.")
+    ] = None,
+    state: StateOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Hand dispatch over to one of the site's parents, whoever has it now. Its dispatch ends; limits stay in force.
+
+    \b
+    Examples:
+      gateway authority site.yaml
+      gateway authority site.yaml aggregator --epoch 8
+    """
+    _send(site, state, {"command": "authority", "parent": parent, "epoch": epoch}, as_json=as_json)
 
 
 def why(site: SiteArgument, device: MaybeDevice = None, state: StateOption = None, as_json: JsonOption = False) -> None:

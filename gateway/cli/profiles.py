@@ -9,14 +9,14 @@ from typing import Annotated
 
 import typer
 
-from config.findings import Severity
+from config.findings import Severity, did_you_mean
 from config.loading import check_profile, load_profile, shipped_profiles
-from gateway.cli.sites import BAD_INPUT, print_findings
+from gateway.cli.sites import BAD_INPUT, end, print_findings
 
 JsonOption = Annotated[bool, typer.Option("--json", help="One JSON document for programs, never wrapped.")]
 
 profile_app = typer.Typer(
-    help="Device profiles: list those that come with Lamina, check your own.", no_args_is_help=True
+    help="Device profiles: list and show those that come with Lamina, check your own.", no_args_is_help=True
 )
 
 
@@ -46,6 +46,21 @@ def profile_list(as_json: JsonOption = False) -> None:
         sys.stdout.write(json.dumps(rows) + "\n")
     else:
         print_profiles(rows)
+
+
+@profile_app.command("show")
+def profile_show(
+    name: Annotated[str, typer.Argument(metavar="NAME", help="The name of a shipped profile.")],
+) -> None:
+    """Print a profile that comes with Lamina, with its comments: the beginning of one's own.
+
+    Example: gateway profile show keba_p30 > my_wallbox.yaml, then `profile: my_wallbox` in it
+    """
+    shipped = shipped_profiles()
+    if name not in shipped:
+        hint = did_you_mean(name, list(shipped))
+        end(f"{name}: no shipped profile has this name{hint}; there are {', '.join(shipped)}")
+    sys.stdout.write(shipped[name].read_text(encoding="utf-8"))
 
 
 @profile_app.command("check")

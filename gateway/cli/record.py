@@ -65,7 +65,7 @@ async def _record(request: RecordRequest) -> RecordSummary:
 def _print(summary: RecordSummary, out: Path, *, as_json: bool) -> None:
     if as_json:
         content = {
-            "file": str(out),
+            "file": str(out) if out.exists() else None,
             "reads": summary.reads,
             "exceptions": summary.exceptions,
             "unanswered": summary.unanswered,
@@ -76,3 +76,5 @@ def _print(summary: RecordSummary, out: Path, *, as_json: bool) -> None:
         refused, silent = summary.exceptions.get(name, 0), summary.unanswered.get(name, 0)
         more = f", {refused} refused" * bool(refused) + f", {silent} without an answer" * bool(silent)
         sys.stdout.write(f"{name}: {reads} reads{more}\n")
+    if not out.exists():
+        sys.stderr.write(f"{out}: is not there, since nothing was recorded\n")

@@ -8,7 +8,7 @@ import os
 import signal
 import sys
 import threading
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
@@ -17,13 +17,17 @@ import structlog
 import uvloop
 from pydantic import TypeAdapter, ValidationError
 
+from config.explain import in_words
+from config.findings import dotted
 from config.lags import MeasuredLag
 from config.profile import Profile
+from config.security_checks import unset_passwords
 from config.site import Address, ChildLayer, MqttBroker, Site
 from gateway.bench.children import ChildFailedError
 from gateway.bench.fault_proxies import FaultProxies
 from gateway.bench.twins import TwinsProcess
-from gateway.cli.sites import BAD_INPUT, FAILED, broker_address
+from gateway.cli.faults_told import expect_broken_connections, tell_faults
+from gateway.cli.sites import BAD_INPUT, FAILED, INTERRUPTED, broker_address
 from gateway.device_locks import held_devices
 from gateway.run_options import RunOptions
 from gateway.runtime import Runtime
@@ -62,23 +66,37 @@ def run_site(request: RunRequest) -> int:
         twins = twin_names(request.site, request.twins)
         broker = broker_address(request.broker)
         overrides = read_addresses(request.addresses)
+        _check_passwords(request, {*twins, *overrides.get("endpoints", {})})
         with held_state_directory(request.state or default_state_directory(request.site.site)) as directory:
-            uvloop.run(_run(request, directory, twins, broker, overrides))
+            return uvloop.run(_run(request, directory, twins, broker, overrides))
     except (BadRequestError, SiteHeldError, ChildFailedError) as error:
         sys.stderr.write(f"{error}\n")
         return BAD_INPUT
     except KeyboardInterrupt:
         return FAILED
-    return 0
+
+
+def _check_passwords(request: RunRequest, elsewhere: Collection[str]) -> None:
+    """Name every password that is missing, of what is reached where the site file says; one of a parent's refuses."""
+    unset = [
+        (place, f"{request.path}: {dotted(place)}: the environment variable {variable} is not set")
+        for place, variable in unset_passwords(request.site, os.environ)
+        if (request.broker is None if place[0] == "parents" else place[1] not in elsewhere)
+    ]
+    if any(place[0] == "parents" for place, _ in unset):
+        raise BadRequestError("\n".join(words for _, words in unset))
+    for place, words in unset:
+        structlog.get_logger().warning("device without its password", device=place[1], reason=words)
 
 
 async def _run(
     request: RunRequest, directory: Path, twins: frozenset[str], broker: MqttBroker | None, given: dict[str, Any]
-) -> None:
-    stop = asyncio.Event()
+) -> int:
+    """Run to the end; the exit code. A bench with faults that was interrupted says what they did."""
+    stop, interrupted = asyncio.Event(), asyncio.Event()
     loop = asyncio.get_running_loop()
-    for number in (signal.SIGTERM, signal.SIGINT):
-        loop.add_signal_handler(number, stop.set)
+    loop.add_signal_handler(signal.SIGTERM, stop.set)
+    loop.add_signal_handler(signal.SIGINT, _interrupt, stop, interrupted)
     if request.until_eof:
         threading.Thread(target=_watch_stdin, args=(loop, stop), name="stdin", daemon=True).start()
     endpoints, child = given, None
@@ -113,12 +131,22 @@ async def _run(
         with held_devices(options.written_addresses()):
             _tell_what_is_written(options)
             await Runtime(options).run(stop)
+        if proxies is None or not interrupted.is_set():
+            return 0
+        await tell_faults(proxies.endpoints)
+        return INTERRUPTED
     except ValueError as error:
         raise BadRequestError(str(error)) from error
     finally:
+        expect_broken_connections(loop)
         for process in (proxies, child):
             if process is not None:
                 await process.stop()
+
+
+def _interrupt(stop: asyncio.Event, interrupted: asyncio.Event) -> None:
+    interrupted.set()
+    stop.set()
 
 
 def _watch_stdin(loop: asyncio.AbstractEventLoop, stop: asyncio.Event) -> None:
@@ -146,9 +174,15 @@ def read_addresses(path: Path | None) -> dict[str, Any]:
     if path is None:
         return {}
     try:
-        content = json.loads(path.read_text())
+        text = path.read_text()
     except (OSError, ValueError) as error:
-        raise BadRequestError(f"--addresses {path}: {error}") from error
+        raise BadRequestError(f"--addresses {path}: {getattr(error, 'strerror', None) or error}") from error
+    if not text.strip():
+        raise BadRequestError(f"--addresses {path}: is empty; `gateway twins` prints its line when all twins serve")
+    try:
+        content = json.loads(text)
+    except (ValueError, RecursionError) as error:
+        raise BadRequestError(f"--addresses {path}: not JSON: {error}") from error
     if not isinstance(content, dict) or not isinstance(content.get("endpoints"), dict):
         raise BadRequestError(f"--addresses {path}: an object with `endpoints` is asked for")
     return content
@@ -165,7 +199,7 @@ def site_addresses(site: Site, endpoints: dict[str, Any]) -> dict[str, Address]:
         except ValidationError as error:
             for item in error.errors(include_url=False, include_input=False):
                 where = ".".join(str(part) for part in ("endpoints", name, *item["loc"]))
-                faults.append(f"{where}: {item['msg']}")
+                faults.append(f"{where}: {in_words(item)}")
     if faults:
         raise BadRequestError("\n".join(sorted(faults)))
     return addresses

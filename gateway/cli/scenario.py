@@ -11,7 +11,7 @@ import typer
 
 from config.findings import ConfigError, Finding
 from config.scenario import Mode
-from gateway.cli.sites import FAILED, broker_address, end, end_with_findings
+from gateway.cli.sites import broker_address, end, end_with_findings
 
 JsonOption = Annotated[bool, typer.Option("--json", help="One JSON array for programs, never wrapped.")]
 
@@ -91,13 +91,12 @@ def scenario_run(
 ) -> None:
     """Run scenarios one after another and judge each by the bench's own measurement.
 
-    Ends with 1 if a check failed, with 2 if a file has a mistake; nothing runs then.
+    Ends with 1 if a check failed, with 2 if a file has a mistake (nothing runs then), with 130 after Ctrl-C: what has
+    ended by then is told.
     """
-    from gateway.bench.children import ChildFailedError
     from gateway.bench.scenario.loading import Changes, load_scenario, scenario_path
-    from gateway.bench.scenario.plan import Plan
-    from gateway.bench.scenario.reporting import summaries, write_scenario_report
-    from gateway.bench.scenario.running import RunOptions, cannot_run, run_scenario
+    from gateway.bench.scenario.running import RunOptions, cannot_run
+    from gateway.cli.scenario_series import run_series
 
     broker_address(broker)
     options = RunOptions(tuple(twin or ()), sabotage, allow_real_writes, broker)
@@ -110,37 +109,10 @@ def scenario_run(
             findings += error.findings
     if findings:
         end_with_findings(dict.fromkeys(findings), as_json=as_json)
+    names = [each.name for each in loaded]
+    if len(set(names)) < len(names):
+        twice = dict.fromkeys(name for name in names if names.count(name) > 1)
+        end(f"named twice: {', '.join(twice)}; each scenario has one folder in --out")
     for why in [why for each in loaded if (why := cannot_run(each, options))]:
         end(why)
-    reports = []
-    for each in loaded:
-        directory = out / each.name
-        try:
-            problems = run_scenario(each, directory, options)
-            report = write_scenario_report(Plan(each), directory, sabotaged=sabotage)
-        except ChildFailedError as error:
-            end(f"{each.name}: {error}")
-        except OSError as error:
-            end(f"{each.name}: {error.filename or directory}: {error.strerror or error}")
-        reports.append(report)
-        if not as_json:
-            _tell(report, problems, directory)
-    if as_json:
-        sys.stdout.write(summaries(reports) + "\n")
-    if not all(report.passed for report in reports):
-        raise typer.Exit(FAILED)
-
-
-def _tell(report: Any, problems: list[str], directory: Path) -> None:
-    """One line a check, as soon as a scenario has ended."""
-    loaded = report.plan.loaded
-    sys.stdout.write(f"{loaded.name}: {'passed' if report.passed else 'FAILED'} ({loaded.scenario.mode.value})\n")
-    for check in report.checks:
-        measured = "not measured" if check.measured is None else f"{check.measured:.4g}"
-        bound = "at least" if check.at_least else "at most"
-        word = "passed" if check.passed else "FAILED"
-        sys.stdout.write(f"  {word:6} {check.name:24} {measured:>12}  {bound} {check.limit:g}\n")
-    for problem in problems:
-        sys.stdout.write(f"  {problem}\n")
-    sys.stdout.write(f"  report: {directory / 'report.html'}\n")
-    sys.stdout.flush()
+    raise typer.Exit(run_series(loaded, out, options, seed_given=seed is not None, as_json=as_json))

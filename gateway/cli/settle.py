@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from config.contracts import Contract, contracts_path, load_contracts
+from config.contracts import Contracts, contracts_path, load_agreements
 from config.findings import ConfigError
 from config.site import Site
 from gateway.cli.sites import BAD_INPUT, FAILED, end, end_with_findings, loaded
@@ -41,7 +41,7 @@ def settle(
     ] = None,
     state: Annotated[Path | None, typer.Option("--state", metavar="DIR", help="The gateway's state directory.")] = None,
 ) -> None:
-    """Settle each five-minute interval of a window: energy at the local price, contracts for difference, surplus.
+    """Settle each five-minute interval of a window: energy at the local price, contracts, regulation, surplus.
 
     The same window can be settled again at any time: what has not changed stays, what has is reversed and posted anew.
     Missing readings are estimated and marked.
@@ -53,6 +53,7 @@ def settle(
     """
     from gateway.settlement.ledger import FILE_NAME, LedgerError, opened
     from gateway.settlement.readings import from_journal
+    from gateway.settlement.regulation import regulation_from_journal
     from gateway.settlement.statement import settle as settled
     from gateway.state_directory import default_state_directory
 
@@ -64,15 +65,17 @@ def settle(
     directory = state or default_state_directory(model.site)
     try:
         known, prices = from_journal(directory)
+        regulation = regulation_from_journal(directory)
     except FileNotFoundError as missing:
         if not (directory / FILE_NAME).exists():
             end(f"{missing}: no journal there; has a gateway run, with this state directory?", FAILED)
-        known, prices = [], []
+        known, prices, regulation = [], [], []
     except OSError as error:
         end(f"{error.filename}: {error.strerror}", FAILED)
     try:
         with opened(directory / FILE_NAME) as ledger:
-            made = settled(ledger, agreed, [*known, *corrected], prices, window_s, now_s)
+            every = [*known, *corrected]
+            made = settled(ledger, agreed.contracts, every, prices, window_s, now_s, regulation, agreed.regulation)
     except LedgerError as error:
         end(str(error), FAILED)
     if out is not None:
@@ -95,12 +98,12 @@ def _window(begin: str | None, to: str | None, now_s: float) -> tuple[int, int]:
     return int(-(-from_s // 1)), int(-(-until_s // 1))
 
 
-def _contracts(given: Path | None, site_path: Path, site: Site) -> tuple[Contract, ...]:
+def _contracts(given: Path | None, site_path: Path, site: Site) -> Contracts:
     path = given or contracts_path(site_path)
     if given is None and not path.exists():
-        return ()
+        return Contracts(site=site.site, contracts=())
     try:
-        return load_contracts(path, site)
+        return load_agreements(path, site)
     except ConfigError as error:
         end_with_findings(error.findings)
 

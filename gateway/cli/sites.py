@@ -5,13 +5,14 @@ from __future__ import annotations
 import json
 import sys
 from collections.abc import Iterable
+from contextlib import suppress
 from pathlib import Path
 from typing import Final, NoReturn
 
 import typer
 from pydantic import ValidationError
 
-from config.findings import ConfigError, Finding
+from config.findings import ConfigError, Finding, did_you_mean
 from config.lags import MeasuredLag, lags_path, load_lags
 from config.loading import load_profiles, load_site, shipped_sites
 from config.profile import Profile
@@ -19,6 +20,8 @@ from config.site import MqttBroker, Site
 
 BAD_INPUT: Final = 2
 FAILED: Final = 1
+INTERRUPTED: Final = 130
+"""What a shell says of a process that SIGINT ended (128 + 2)."""
 
 
 def site_path(text: str) -> Path:
@@ -80,7 +83,21 @@ def print_findings(findings: Iterable[Finding], *, as_json: bool = False) -> Non
         sys.stderr.write(f"{finding}\n")
 
 
+def no_such_device(site: Site, names: Iterable[str]) -> str:
+    """Names that are no devices of a site, with what may have been meant."""
+    unknown, there = sorted(names), list(site.devices)
+    hint = did_you_mean(unknown[0], there) if len(unknown) == 1 else ""
+    return f"{', '.join(unknown)}: the site has no such device{hint}; there are {', '.join(there)}"
+
+
 def end(text: str, code: int = BAD_INPUT) -> NoReturn:
     """Tell the user and end."""
     sys.stderr.write(f"{text}\n")
     raise typer.Exit(code)
+
+
+def tell(text: str) -> None:
+    """A line of progress on standard error, at once; closed or broken, it loses lines and stops nothing."""
+    with suppress(OSError, ValueError):
+        sys.stderr.write(f"{text}\n")
+        sys.stderr.flush()

@@ -88,7 +88,9 @@ class DeviceReport:
 
 
 class Commissioning:
-    """Steps the devices of a site in turn. `on_report` hears of each device as it is done."""
+    """Steps the devices of a site in turn. `on_start` hears of each device whose turn begins, `on_report` of each as it
+    is done; `reports` holds those that are done, whatever becomes of the others.
+    """
 
     def __init__(
         self,
@@ -97,12 +99,14 @@ class Commissioning:
         on_live: OnLive = lambda _: None,
         on_report: Callable[[DeviceReport], None] = lambda _: None,
         tell_twins: Callable[[Mapping[str, float]], None] | None = None,
+        on_start: Callable[[str], None] = lambda _: None,
     ) -> None:
         self._request = request
         self._clock = clock
         self._on_live = on_live
         self._on_report = on_report
         self._tell_twins = tell_twins
+        self._on_start = on_start
         self._model: SiteModel = build_site_model(
             request.site, request.profiles, request.twins, on_bench=bool(request.twins)
         )
@@ -114,6 +118,7 @@ class Commissioning:
         """Every device's report; on cancellation the device under way is put at rest and the error passed on."""
         names = self._names()
         for name in await self._survey(names):
+            self._on_start(name)
             self._add(await self._commission(name))
         return self.reports
 

@@ -2,15 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import AsyncIterator, Callable, Collection, Mapping
+from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from typing import Any
 
+from config.findings import did_you_mean
 from config.profile import Access, Profile
 from config.site import Address
 from config.vocabulary import Clock
-from drivers.inspection import PointReading
+from drivers.encoding import EncodeError
+from drivers.inspection import InspectionFailed, Inspector, PointReading
 from gateway.composition import open_inspector
+
+Tell = Callable[[str], None]
+"""Hears what is waited for, where that takes long."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,9 +29,31 @@ class Look:
     ended_s: float
 
 
-async def look(profile: Profile, address: Address, clock: Clock, points: Collection[str] | None = None) -> Look:
+@asynccontextmanager
+async def inspecting(
+    profile: Profile, address: Address, clock: Clock, tell: Tell = lambda _: None
+) -> AsyncIterator[Inspector]:
+    """An inspector while the context lasts. Raises InspectionFailed where there is none, and where the profile asks
+    for what no permitted request can carry; with SunSpec that shows only when the device has said where its points are.
+    """
+    try:
+        async with open_inspector(profile, address, clock, tell) as inspector:
+            yield inspector
+    except EncodeError:
+        raise
+    except ValueError as unusable:
+        raise InspectionFailed(f"this profile can't be used on this device: {unusable}") from None
+
+
+async def look(
+    profile: Profile,
+    address: Address,
+    clock: Clock,
+    points: Collection[str] | None = None,
+    tell: Tell = lambda _: None,
+) -> Look:
     """Read every point once over one connection; raises InspectionFailed if the device doesn't answer."""
-    async with open_inspector(profile, address, clock) as inspector:
+    async with inspecting(profile, address, clock, tell) as inspector:
         readings = await inspector.read(points)
         return Look(inspector.identity, readings, inspector.missing, clock())
 
@@ -49,6 +77,12 @@ def rows(profile: Profile, look: Look) -> list[dict[str, Any]]:
             continue
         made.append(row)
     return made
+
+
+def no_such_point(profile: Profile, point: str) -> str:
+    """A point that the profile does not have, with what may have been meant."""
+    hint = did_you_mean(point, list(profile.points))
+    return f"{point}: profile {profile.profile} has no such point{hint}; there are {', '.join(profile.points)}"
 
 
 def identity_text(identity: tuple[str, str, str]) -> str:

@@ -9,8 +9,10 @@ from typing import Any, Final
 
 from pydantic import TypeAdapter, ValidationError
 
+from config.explain import in_words
 from config.profile import Profile
-from config.site import Address
+from config.site import Address, ModbusRtuAddress, ModbusRtuTcpAddress
+from gateway.composition import serial_port_problem
 
 _HOST_AND_PORT: Final = re.compile(r"(?:\[(?P<v6>[0-9a-fA-F:.]+)\]|(?P<host>[^\s/:]+))(?::(?P<port>\d{1,5}))?")
 _ADDRESS: Final[TypeAdapter[Address]] = TypeAdapter(Address)
@@ -61,7 +63,10 @@ def address_of(protocol: str, target: Target) -> Address:
     if target.serial is not None:
         fields: dict[str, Any] = {"driver": "modbus_rtu", "device": target.serial, "unit": target.unit}
         fields |= {"baud": target.baud, "parity": target.parity, "stop_bits": target.stop_bits}
-        return _validated(fields)
+        address = _validated(fields)
+        if problem := serial_port_problem(target.serial):
+            raise TargetError(f"--serial: {problem}")
+        return address
     assert target.host is not None  # the second check above
     if protocol == "opcua" and target.host.startswith("opc.tcp://"):
         return _validated({"driver": "opcua", "url": target.host})
@@ -73,6 +78,19 @@ def address_of(protocol: str, target: Target) -> Address:
         return _validated({"driver": "mqtt", "host": host, "port": port, "parameters": parameters})
     driver = "modbus_rtu_tcp" if target.rtu else "modbus_tcp"
     return _validated({"driver": driver, "host": host, "port": port, "unit": target.unit})
+
+
+def line_hint(address: Address) -> str:
+    """What to compare where nothing that makes sense comes over a serial line; empty for all else."""
+    if not isinstance(address, ModbusRtuAddress | ModbusRtuTcpAddress):
+        return ""
+    where = "the converter's and the device's baud rate, parity and stop bits"
+    if isinstance(address, ModbusRtuAddress):
+        where = f"baud rate ({address.baud}), parity ({address.parity}) and stop bits ({address.stop_bits})"
+    return (
+        f"nothing intelligible came over the line: compare {where}, and the unit, with the device's settings; "
+        "A and B may be swapped; both ends of the line need their terminating resistor"
+    )
 
 
 def _split(text: str, port: int) -> tuple[str, int]:
@@ -88,4 +106,7 @@ def _validated(fields: dict[str, Any]) -> Address:
     except ValidationError as error:
         first = error.errors()[0]
         name = ".".join(str(item) for item in first["loc"][1:])
-        raise TargetError(f"{name} {first['input']!r}: {first['msg']}") from None
+        given = (
+            f"{name} {first['input']!r}" if first["type"] != "value_error" else f"{fields['driver']} {name}".rstrip()
+        )
+        raise TargetError(f"{given}: {in_words(first)}") from None

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import math
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from typing import Final
 
@@ -13,10 +14,12 @@ from config.vocabulary import Clock, DeviceKind, SampleValue, WriteStatus
 from drivers.encoding import EncodeError
 from drivers.inspection import InspectionFailed, Inspector, PointReading
 from drivers.writer import Outcome
-from gateway.composition import open_inspector
+from gateway.commission.looking import Tell, inspecting, no_such_point
 
 READ_BACKS: Final = 4
 _READ_BACK_PAUSE_S: Final = 0.25
+_AT_ONCE_S: Final = 0.5
+"""Longer than this no connection is kept open for an answer: the device may close it, or be wanted by others."""
 
 
 class WriteRefused(Exception):  # noqa: N818 - the name says what happened
@@ -48,47 +51,91 @@ class Written:
         return self.outcome.status is WriteStatus.ACKNOWLEDGED and self.agrees is not False
 
 
-async def prepare(
-    site: Site, name: str, profile: Profile, address: Address, point: str, text: str, clock: Clock
-) -> Prepared:
-    """Check a write against access, limits and range, read what the point is now, and encode it.
+@dataclass(frozen=True, slots=True)
+class PointWrite:
+    """A write as it was asked for: one point of one device of a site, and the text of its value."""
+
+    site: Site
+    device: str
+    profile: Profile
+    address: Address
+    point: str
+    text: str
+
+
+async def write_by_hand(
+    asked: PointWrite, confirmed: Callable[[Prepared], Awaitable[bool]], clock: Clock, tell: Tell = lambda _: None
+) -> tuple[Prepared, Written | None]:
+    """Check, prepare, and write once it is confirmed, over one connection where the answer comes at once; None where
+    it was not confirmed.
 
     Raises WriteRefused for what must not be sent, InspectionFailed if the device doesn't answer.
     """
-    device = site.devices[name]
+    value = checked_value(asked)
+    profile = asked.profile
+    async with inspecting(profile, asked.address, clock, tell) as inspector:
+        prepared = await _prepare(inspector, asked, value)
+        asking = asyncio.ensure_future(confirmed(prepared))
+        try:
+            # A charger calls when it likes: it is not sent away while somebody thinks.
+            await asyncio.wait([asking], timeout=None if profile.protocol == "ocpp" else _AT_ONCE_S)
+        except asyncio.CancelledError:
+            asking.cancel()
+            raise
+        if asking.done():
+            return prepared, await _send(inspector, asked, prepared) if asking.result() else None
+    if not await asking:
+        return prepared, None
+    async with inspecting(profile, asked.address, clock, tell) as inspector:
+        await _look_before(inspector, profile.points[asked.point], asked.point)
+        return prepared, await _send(inspector, asked, prepared)
+
+
+def checked_value(asked: PointWrite) -> float:
+    """The value, in the point's unit, after access and limits were checked; raises WriteRefused."""
+    profile, point, device = asked.profile, asked.point, asked.site.devices[asked.device]
     chosen = profile.points.get(point)
     if chosen is None:
-        raise WriteRefused(
-            f"{point}: profile {profile.profile} has no such point; there are {', '.join(profile.points)}"
-        )
+        raise WriteRefused(no_such_point(profile, point))
     if device.read_only:
-        raise WriteRefused(f"{name} is read_only in the site file")
+        raise WriteRefused(f"{asked.device} is read_only in the site file")
     if chosen.access is Access.R:
         writable = [other for other, item in profile.points.items() if item.access is not Access.R]
         raise WriteRefused(f"{point} is read-only; what can be written: {', '.join(writable) or 'nothing'}")
-    value = parse_value(point, chosen, text)
-    _check_limits(point, value, profile, device, site)
-    async with open_inspector(profile, address, clock) as inspector:
-        # A point that is only written is not read, but its scale factor may have to be.
-        readings = await inspector.read((point,) if chosen.access is Access.RW else None)
-        try:
-            encoded = inspector.encoded(point, value)
-        except EncodeError as error:
-            raise WriteRefused(f"{point}: {error}") from None
-    return Prepared(point, value, chosen.unit, readings.get(point), encoded)
+    value = parse_value(point, chosen, asked.text)
+    _check_limits(point, value, profile, device, asked.site)
+    return value
 
 
-async def send(prepared: Prepared, profile: Profile, address: Address, clock: Clock) -> Written:
-    """Write and read back; raises InspectionFailed if the device doesn't answer any more."""
-    point, chosen = prepared.point, profile.points[prepared.point]
-    readable = chosen.access is Access.RW
-    async with open_inspector(profile, address, clock) as inspector:
-        await inspector.read((point,) if readable else None)
-        outcome = await inspector.write(point, prepared.value)
-        if not readable:
-            return Written(outcome, None, None)
-        shown, agrees = await _read_back(inspector, prepared, chosen)
-        return Written(outcome, shown, agrees)
+async def _prepare(inspector: Inspector, asked: PointWrite, value: float) -> Prepared:
+    """Read what the point is now, and encode the write."""
+    point, chosen = asked.point, asked.profile.points[asked.point]
+    current = await _look_before(inspector, chosen, point)
+    try:
+        encoded = inspector.encoded(point, value)
+    except EncodeError as error:
+        raise WriteRefused(f"{point}: {error}") from None
+    return Prepared(point, value, chosen.unit, current, encoded)
+
+
+async def _look_before(inspector: Inspector, chosen: PointProfile, point: str) -> PointReading | None:
+    """What the point is now. One that is only written is not read, but over Modbus it has to be found, and its scale
+    factor with it.
+    """
+    if chosen.access is Access.RW:
+        return (await inspector.read((point,)))[point]
+    if chosen.sunspec is not None or chosen.modbus is not None:
+        await inspector.read(() if chosen.sunspec is None else None)
+    return None
+
+
+async def _send(inspector: Inspector, asked: PointWrite, prepared: Prepared) -> Written:
+    chosen = asked.profile.points[prepared.point]
+    outcome = await inspector.write(prepared.point, prepared.value)
+    if chosen.access is not Access.RW:
+        return Written(outcome, None, None)
+    shown, agrees = await _read_back(inspector, prepared, chosen)
+    return Written(outcome, shown, agrees)
 
 
 async def _read_back(inspector: Inspector, prepared: Prepared, chosen: PointProfile) -> tuple[SampleValue, bool]:
@@ -128,7 +175,10 @@ def parse_value(point: str, chosen: PointProfile, text: str) -> float:
     except ValueError:
         value = math.nan
     if not math.isfinite(value):
-        allowed = ", ".join((chosen.values or {}).values()) or f"a number in {chosen.unit or 'its unit'}"
+        allowed = (
+            ", ".join((chosen.values or {}).values())
+            or f"a number{f' in {chosen.unit}, without it' if chosen.unit else ''}"
+        )
         raise WriteRefused(f"{point}: {text!r} is not {allowed}")
     return value
 

@@ -9,13 +9,14 @@ from typing import Final, NamedTuple
 
 from config.vocabulary import CURRENT_A_BY_PHASE, POWER_W
 from gateway.control.bridging import is_slower
+from gateway.control.deviation import Deviation, deviation_of
 from gateway.control.envelope import Envelope
 from gateway.control.feedback import Integral, RestEstimate, slowest_s
 from gateway.control.loss import Reserve, is_lost, possible_w, reserved
 from gateway.control.meter_trust import MeterTrust
 from gateway.control.meter_window import Record
 from gateway.control.model import DeviceModel, SiteModel
-from gateway.control.resources import Resource
+from gateway.control.resources import DOES_NOT_FOLLOW, Resource
 from gateway.control.trajectory import Span, Trajectory
 from gateway.image import Image
 
@@ -78,7 +79,7 @@ class ConnectionState:
 
     `shared_w`: the devices that the rest was taken without, and their power at the time of the meter's last sample.
     `fastest_s` and `slowest_s`: how long after a command the fastest and the slowest device may still move. `mixed`:
-    some are so much slower than others that these bridge them.
+    some are so much slower than others that these bridge them. `late`: devices that do not follow yet.
     """
 
     rest: RestEstimate
@@ -88,6 +89,7 @@ class ConnectionState:
     slowest_s: float
     mixed: bool
     trajectories: dict[str, Trajectory] = field(default_factory=dict)
+    deviations: dict[str, Deviation] = field(default_factory=dict)
     shared_w: dict[str, float] = field(default_factory=dict)
     net_w: float | None = None
     bound: bool = False
@@ -95,15 +97,14 @@ class ConnectionState:
     integrated_s: float | None = None
     moved_s: float = float("-inf")
     jump_w: float | None = None
+    late: frozenset[str] = frozenset()
 
     def measure(self, model: SiteModel, image: Image, resources: Sequence[Resource], dt_s: float) -> bool:
         """Pair the meter's reading with the devices' power at its own time; without one, let the rest widen.
 
         True while the meter is good and believed.
         """
-        for resource in resources:
-            if resource.power_w is not None:
-                self.trajectory(resource.model).add(min(resource.measured_s, image.now_s), resource.power_w)
+        self._sampled(image, resources)
         meter = image.devices.get(model.meter)
         reading = meter.number(POWER_W, image.now_s, model.stale_after_s) if meter is not None else None
         if meter is None or reading is None or not abs(reading) <= IMPLAUSIBLE_METER_PU * model.rating_w:
@@ -118,6 +119,32 @@ class ConnectionState:
         else:
             self.rest.unknown_for(dt_s)
         return self.trust.good
+
+    def _sampled(self, image: Image, resources: Sequence[Resource]) -> None:
+        """Each device's power, and what of it is beside what it was asked for."""
+        now_s, trajectories, deviations = image.now_s, self.trajectories, self.deviations
+        for model, power_w, measured_s, _, usable, lower, *_ in resources:
+            name = model.name
+            deviation = deviations.get(name)
+            if power_w is None:
+                if deviation is not None:
+                    deviation.forget()
+                continue
+            known = trajectories.get(name) or self.trajectory(model)
+            if measured_s > now_s:
+                measured_s = now_s
+            known.add(measured_s, power_w)
+            if deviation is None:
+                continue
+            if not usable or lower.source == DOES_NOT_FOLLOW or name in self.late:
+                deviation.forget()
+            elif name not in image.unanswered:
+                deviation.sampled(measured_s, power_w)
+            known.beside_w = deviation.value_w if deviation.known_w else 0.0
+
+    def beside_w(self) -> float:
+        """What the devices deliver beside what they are asked for, as far as that is certain; watts, signed."""
+        return sum([one.value_w for one in self.deviations.values() if one.known_w])
 
     def _take(
         self, model: SiteModel, reading: float, measured_s: float, resources: Sequence[Resource], dt_s: float
@@ -161,6 +188,12 @@ class ConnectionState:
             return False
         self.jump_w = jump_w
         return before_w is None or before_w * jump_w < 0.0
+
+    @property
+    def parts_w(self) -> tuple[float, float | None]:
+        """The uncontrolled rest, the middle of what it may be, and the devices' part of net power; None: not known."""
+        rest_w = ((self.rest.lower_w or 0.0) + (self.rest.upper_w or 0.0)) / 2.0
+        return rest_w, None if self.net_w is None else self.net_w - rest_w
 
     def trajectory(self, model: DeviceModel) -> Trajectory:
         """The device's samples and commands so far."""
@@ -223,12 +256,14 @@ class ConnectionState:
             return
         if not self.mixed and now_s - self.moved_s < self.slowest_s:
             return
-        excesses = [(one, self._excess_w(one, _step_w(model, one.model), now_s)) for one in usable]
+        heard = [one for one in usable if one.model.name not in self.late]
+        excesses = [(one, self._excess_w(one, _step_w(model, one.model), now_s)) for one in heard]
         settled = [(one, excess_w) for one, excess_w in excesses if excess_w is not None]
         if not settled:
             return
-        # What was asked already has the correction in it; what was intended has not.
-        error_w = sum(excess_w for _, excess_w in settled) - self.integral.value_w
+        # What was asked already has the corrections in it; what was intended has not.
+        known_w = sum(self.trajectories[one.model.name].beside_w for one, _ in settled)
+        error_w = sum(excess_w for _, excess_w in settled) - known_w - self.integral.value_w
         response_s = slowest_s((one.model.tr90_s, one.model.dead_time_s) for one, _ in settled)
         age_s = max(self.gap_s, max(now_s - one.measured_s for one, _ in settled))
         self.integral.advance(error_w, dt_s, response_s + age_s)
@@ -252,6 +287,15 @@ class ConnectionState:
             device = resource.model
             if trajectories[device.name].command(now_s, power_w, device.rating_w, _step_w(model, device)):
                 self.moved_s = now_s
+
+    def told(self, usable: Sequence[Resource], setpoints_w: Sequence[float], now_s: float) -> None:
+        """Remember what each device's setpoint is; a ceiling may lie above where it is heading."""
+        for resource, setpoint_w in zip(usable, setpoints_w, strict=True):
+            deviation = self.deviations.get(resource.model.name)
+            if deviation is None or deviation.asked_w == setpoint_w or resource.model.name in self.late:
+                continue
+            if resource.lower.source != DOES_NOT_FOLLOW:
+                deviation.command(now_s, setpoint_w, resource.power_w or 0.0)
 
     def reserve(self, resources: list[Resource], image: Image) -> Reserve:
         """What devices may change by that cannot be asked, or may not have heard."""
@@ -292,6 +336,7 @@ def initial_connection(model: SiteModel) -> ConnectionState:
         min(arrivals_s, default=0.0),
         max(arrivals_s, default=0.0),
         bool(responses_s) and is_slower(max(responses_s), min(responses_s)),
+        deviations={one.name: found for one in model.devices if (found := deviation_of(one)) is not None},
     )
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Container
 from dataclasses import dataclass, field, replace
 from math import inf
 from typing import Final, NamedTuple
@@ -16,12 +15,15 @@ from gateway.control.clearing import Bid
 from gateway.control.connection import ConnectionState, SumBounds, initial_connection, sum_bounds, worst_excess_a
 from gateway.control.envelope import Envelope, walk
 from gateway.control.granting import Granted, Sharing, charger_steps, grant
+from gateway.control.grid_support import GridSupportState
 from gateway.control.judgement import binding_of, missed, shortfall
+from gateway.control.late import DOES_NOT_FOLLOW_YET, counted_as_shown, late_devices, told_late
 from gateway.control.meter_trust import Trust
 from gateway.control.model import SiteModel
-from gateway.control.orders_in_force import OrdersInForce
+from gateway.control.orders_in_force import OrdersInForce, OverrideInForce
 from gateway.control.phases import loads_unevenly, phase_groups
 from gateway.control.planned import planned_price, with_plan
+from gateway.control.reserve_kept import with_lasting_storage, with_room_kept
 from gateway.control.resource_memory import ResourceMemory
 from gateway.control.resources import Resource, build_resources
 from gateway.control.trajectory import LN_10, Span
@@ -37,11 +39,13 @@ METER_PATIENCE_S: Final = 5.0
 class _Shares(NamedTuple):
     """Where each usable device goes in the end, what is asked of it now, and what shaped that.
 
-    `room_w`: how much more may be exported before anything presses.
+    `room_w`: how much more may be exported before anything presses. `told_w`: what late devices are asked for by their
+    index, whatever is counted on.
     """
 
     granted: Granted
     asked_w: tuple[float, ...]
+    told_w: dict[int, float]
     side: str
     binding: str
     room_w: float
@@ -88,6 +92,7 @@ class ControlState:
     memory: ResourceMemory = field(default_factory=ResourceMemory)
     misses: dict[str, tuple[float, float]] = field(default_factory=dict)
     dispatch_from: tuple[str, float] | None = None
+    grid_support: GridSupportState = field(default_factory=GridSupportState)
     released: str = ""
     started_s: float | None = None
     last_s: float | None = None
@@ -106,8 +111,9 @@ def decide(model: SiteModel, image: Image, orders: OrdersInForce, state: Control
     connection, rest = state.connection, state.connection.rest
     _release(orders, state)
     resources = with_plan(build_resources(model.devices, image, model.stale_after_s, state.memory), orders.plan)
+    resources = with_lasting_storage(resources, orders, image)
     meter_good = connection.measure(model, image, resources, dt_s)
-    envelope = _walk(model, orders, image, state)
+    envelope = _walk(model, orders, image, state, dt_s)
     net_w = connection.net_w if meter_good else None
     if rest.lower_w is None:
         if image.now_s - state.started_s < METER_PATIENCE_S:
@@ -119,17 +125,24 @@ def decide(model: SiteModel, image: Image, orders: OrdersInForce, state: Control
         model, envelope, rest, connection.reserve(resources, image), connection.unseen(resources, image)
     )
     connection.integrate(model, usable, image.now_s)
-    corrected = bounds.shifted(-connection.integral.value_w)
+    corrected = bounds.shifted(-connection.integral.value_w - connection.beside_w())
     groups, price = _groups(model, orders, resources, usable, connection), _price(model, orders)
     if loads_unevenly(model):
         groups += phase_groups(model, orders.limits, image, usable, connection.shared_w, rest)
     steps = charger_steps(usable, state.memory)
     wanted, wished = _bids(usable, orders), wishes(usable, steps, orders.overrides, state.memory)
     bids = within_limits(wanted, wished, corrected, groups)
+    corrected, moved = with_room_kept(corrected, bids, orders, image.now_s, model.rating_w)
     local = planned_price(orders.plan, bids, rest, corrected)
     if local is not None:
         price, corrected = local.lambda_per_kwh, corrected._replace(target_w=local.total_w)
     allocation = allocate(bids, *corrected, price, groups, steps)
+    given, late = bids, late_devices(usable, connection.trajectories, state.memory, image, connection.late)
+    told_w = told_late(usable, late, allocation.shares_w)
+    connection.late = frozenset([usable[index].model.name for index in late])
+    if late:
+        bids, steps = counted_as_shown(bids, late), {at: one for at, one in steps.items() if at not in late}
+        allocation = allocate(bids, *corrected, price, groups, steps)
     total_w = sum(allocation.shares_w)
     side, binding = binding_of(envelope, corrected, total_w, allocation)
     free = corrected if envelope.target is not None else corrected._replace(target_w=None)
@@ -137,14 +150,16 @@ def decide(model: SiteModel, image: Image, orders: OrdersInForce, state: Control
     sharing = Sharing(usable, bids, free, price, groups, wished, held, state.memory, image.now_s)
     granted = grant(sharing, allocation.shares_w, steps)
     asked_w = _bridged(model, connection, usable, bids, granted.shares_w, corrected, groups, image.now_s)
+    asked_w = tuple([told_w.get(index, power_w) for index, power_w in enumerate(asked_w)])
     connection.intend(model, usable, asked_w, image.now_s)
     connection.bound = bool(binding)
     state.memory.import_presses = side == "upper"
     state.memory.export_presses = total_w <= corrected.lower_w + 1.0
-    shares = _Shares(granted, asked_w, side, binding, total_w - corrected.lower_w)
+    shares = _Shares(granted, asked_w, told_w, side, binding, total_w - corrected.lower_w)
     setpoints = _setpoints(usable, shares, orders, state)
+    connection.told(usable, [one.power_w for one in setpoints], image.now_s)
     short = shortfall(model, envelope, corrected, total_w)
-    against = overruled(usable, wished, wanted, bids, allocation.shares_w, binding)
+    against = overruled(usable, wished, wanted, given, allocation.shares_w, binding)
     misses = missed(model, envelope, groups, usable, net_w, state.misses, image.now_s)
     return Decision(
         image.now_s,
@@ -157,7 +172,7 @@ def decide(model: SiteModel, image: Image, orders: OrdersInForce, state: Control
         allocation.lambda_per_kwh if local is None or binding else price,
         binding,
         side,
-        tuple(filter(None, (*envelope.unmet, rest_unmet, short, *misses, *against))),
+        tuple(filter(None, (*envelope.unmet, rest_unmet, moved, short, *misses, *against))),
         connection.trust.reason,
         _notices(usable, granted, state),
     )
@@ -170,14 +185,17 @@ def _release(orders: OrdersInForce, state: ControlState) -> None:
         state.released = orders.meter_released
 
 
-def _walk(model: SiteModel, orders: OrdersInForce, image: Image, state: ControlState) -> Envelope:
+def _walk(model: SiteModel, orders: OrdersInForce, image: Image, state: ControlState, dt_s: float) -> Envelope:
     """The envelope; a meter that proved wrong brings the fallback."""
     trust = state.connection.trust
     if trust.state is Trust.LATCHED:
         reasons = (orders.fallback_reason, trust.reason)
         orders = replace(orders, fallback_reason="; ".join(filter(None, reasons)))
     excess_a = 0.0 if loads_unevenly(model) else worst_excess_a(model, image)
-    envelope = walk(model, orders, image.now_s, _dispatch_from(orders, state), excess_a)
+    support = None
+    if model.grid_support is not None:
+        support = state.grid_support.bounds(model, image, *state.connection.parts_w, dt_s)
+    envelope = walk(model, orders, image.now_s, _dispatch_from(orders, state), excess_a, support)
     target_w = envelope.target.value_w if envelope.target is not None else None
     trust.ask(image.now_s, envelope.lower.value_w, envelope.upper.value_w, target_w)
     return envelope
@@ -288,16 +306,18 @@ def _groups(
 def _setpoints(
     usable: list[Resource], shares: _Shares, orders: OrdersInForce, state: ControlState
 ) -> tuple[DeviceSetpoint, ...]:
-    held = {override.device for override in orders.overrides}
+    held = {override.device: override for override in orders.overrides}
     chosen_by = shares.binding or (orders.plan.source if orders.plan is not None else "")
     granted, now_s, remembered = shares.granted, state.last_s or 0.0, state.memory.devices
     setpoints = []
     for index, (resource, share_w, asked_w) in enumerate(zip(usable, granted.shares_w, shares.asked_w, strict=True)):
         model = resource.model
-        cause = _cause(resource, share_w, chosen_by, held)
+        cause = _cause(resource, share_w, chosen_by, held.get(model.name))
         power_w = asked_w
         known = remembered[model.name]
-        if asked_w != share_w:
+        if index in shares.told_w:
+            cause = DOES_NOT_FOLLOW_YET
+        elif asked_w != share_w:
             cause = f"{shares.binding or cause} (bridging)"
             if index in granted.ceilings_w:
                 step_w = charger_step_w(model)
@@ -322,10 +342,10 @@ def _notices(usable: list[Resource], granted: Granted, state: ControlState) -> t
     return tuple(notices)
 
 
-def _cause(resource: Resource, share_w: float, binding: str, held: Container[str]) -> str:
+def _cause(resource: Resource, share_w: float, binding: str, override: OverrideInForce | None) -> str:
     """Why this power: the operator, the device's own bound, the binding order, or the price."""
-    if resource.model.name in held:
-        return "operator"
+    if override is not None:
+        return _operators_cause(resource, share_w, binding, override)
     if resource.lower.value_w == resource.upper.value_w:
         return resource.lower.source
     if abs(share_w - resource.lower.value_w) < 1.0 and resource.lower.source != "site file":
@@ -333,3 +353,11 @@ def _cause(resource: Resource, share_w: float, binding: str, held: Container[str
     if abs(share_w - resource.upper.value_w) < 1.0 and resource.upper.source != "site file":
         return resource.upper.source
     return binding or "price"
+
+
+def _operators_cause(resource: Resource, share_w: float, binding: str, override: OverrideInForce) -> str:
+    """The operator, and what keeps the device from the power that was ordered."""
+    if override.lower_w - 1.0 <= share_w <= override.upper_w + 1.0:
+        return "operator"
+    own = resource.upper if share_w < override.lower_w else resource.lower
+    return f"operator, limited by {own.source if abs(share_w - own.value_w) < 1.0 else binding or 'a limit'}"

@@ -1,9 +1,9 @@
 """The walk of the control functions over the net power at the connection point.
 
 Each function may narrow the interval that those before it left, and may choose a target inside what is left. The
-order is fixed: connection protection, fallback, limits, dispatch, regulation. Device protection and the operator's word
-on a device come before all of them, as the resources' bounds. Where a narrowing would leave nothing, the earlier
-function keeps its bound and the later one is reported as unmet.
+order is fixed: connection protection, fallback, limits, grid support, dispatch, regulation. Device protection and the
+operator's word on a device come before all of them, as the resources' bounds. Where a narrowing would leave nothing,
+the earlier function keeps its bound and the later one is reported as unmet.
 """
 
 from __future__ import annotations
@@ -90,13 +90,27 @@ class Envelope:
         self.steps.append(Step(function, self.lower, self.upper, self.target))
 
 
+class SupportBounds(NamedTuple):
+    """What grid support leaves of net active power, watts; None: no bound."""
+
+    lower_w: float | None = None
+    lower_source: str = ""
+    upper_w: float | None = None
+    upper_source: str = ""
+
+
 def walk(
-    model: SiteModel, orders: OrdersInForce, now_s: float, dispatch_from_w: float | None, worst_excess_a: float
+    model: SiteModel,
+    orders: OrdersInForce,
+    now_s: float,
+    dispatch_from_w: float | None,
+    worst_excess_a: float,
+    support: SupportBounds | None = None,
 ) -> Envelope:
     """The envelope of this cycle.
 
     `dispatch_from_w`: the net power when the dispatch in force began, from which its ramp runs. `worst_excess_a`: by
-    how much the most loaded phase exceeds the mean of the phases, amperes.
+    how much the most loaded phase exceeds the mean of the phases, amperes. `support` None: none is asked for.
     """
     envelope = Envelope()
     if orders.margins is not None:
@@ -104,6 +118,8 @@ def walk(
     _protect_connection(envelope, model, worst_excess_a)
     _apply_fallback(envelope, model, orders)
     _apply_limits(envelope, model, orders.limits, worst_excess_a)
+    if support is not None:
+        _support_the_grid(envelope, support)
     _follow_dispatch(envelope, orders, now_s, dispatch_from_w)
     if orders.plan is not None:
         # It narrows nothing: it says at which price, and so chooses inside of what the others have left.
@@ -159,6 +175,14 @@ def _apply_limits(
             envelope.at_most(power, source)
             envelope.at_least(-power, source)
     envelope.note("limits")
+
+
+def _support_the_grid(envelope: Envelope, support: SupportBounds) -> None:
+    if support.lower_w is not None:
+        envelope.at_least(support.lower_w, support.lower_source)
+    if support.upper_w is not None:
+        envelope.at_most(support.upper_w, support.upper_source)
+    envelope.note("grid support")
 
 
 def ramped_w(dispatch: DispatchInForce, now_s: float, from_w: float | None) -> float:

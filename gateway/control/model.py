@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Final
 
+from config.grid_support import GridSupport
 from config.lags import MeasuredLag
 from config.profile import Profile
 from config.site import ChildLayer, DeviceSite, Site
@@ -32,6 +33,8 @@ class DeviceModel:
 
     `most_pauses`: so often is a car paused before it keeps its least current while any limit allows that; `least_on_s`:
     a car that has begun goes on so long, and `turn_s` before it makes room for one that waits.
+
+    `deadband_w`: a smaller change is not written to it, and none within `write_interval_s` of the last.
 
     `reverted_w`: the least and most power of a device that nobody has written to, between `reverts_from_s` at the
     earliest and `reverts_by_s` at the latest after it was last heard; None: it holds its last setpoint. Of a layer
@@ -64,6 +67,8 @@ class DeviceModel:
     most_pauses: int = 10
     least_on_s: float = 60.0
     turn_s: float = 900.0
+    deadband_w: float = 0.0
+    write_interval_s: float = 0.0
 
     @property
     def response_s(self) -> float:
@@ -75,7 +80,7 @@ class DeviceModel:
 class SiteModel:
     """The site as control sees it. Limits are magnitudes; None means unlimited.
 
-    `meter_dead_time_s`: by how much the meter's value is older than its sample says.
+    `meter_dead_time_s`: by how much the meter's value is older than its sample says. `grid_support` None: no function.
     """
 
     name: str
@@ -98,6 +103,7 @@ class SiteModel:
     devices: tuple[DeviceModel, ...]
     real_connection: bool = False
     meter_dead_time_s: float = 0.0
+    grid_support: GridSupport | None = None
 
 
 NO_LAGS: Final[Mapping[str, MeasuredLag]] = {}
@@ -149,6 +155,7 @@ def build_site_model(
         devices=devices,
         real_connection=mixed,
         meter_dead_time_s=profiles[connection.meter].response.dead_time_s,
+        grid_support=_grid_support(settings.grid_support),
     )
 
 
@@ -161,6 +168,10 @@ def with_what_may_be_written(model: SiteModel, writable: frozenset[str] | None) 
         return model
     devices = (replace(one, controllable=one.controllable and one.name in writable) for one in model.devices)
     return replace(model, devices=tuple(devices))
+
+
+def _grid_support(settings: GridSupport) -> GridSupport | None:
+    return None if settings.volt_watt is None and settings.frequency_watt is None else settings
 
 
 def _number_or_none(value: float | str) -> float | None:
@@ -216,6 +227,8 @@ def _device_model(
         most_pauses=device.charging.most_pauses,
         least_on_s=device.charging.least_on_s,
         turn_s=device.charging.turn_s,
+        deadband_w=0.0 if control is None else max(control.deadband_w, control.deadband_pu * rating),
+        write_interval_s=0.0 if control is None else control.min_write_interval_s,
     )
 
 

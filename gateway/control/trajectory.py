@@ -49,7 +49,7 @@ class Trajectory:
     """One device's samples and commands, oldest first; `tr90_s` and `dead_time_s` as declared or commissioned.
 
     `arrival_s` after a command even the slowest device that is possible has arrived, to 1 %. `moved_s`: when the last
-    step was commanded, `asked_w` the last command of all.
+    step was commanded, `asked_w` the last command of all. `beside_w`: so far beside its commands it comes to rest.
     """
 
     tr90_s: float
@@ -60,6 +60,7 @@ class Trajectory:
     commands_w: deque[float] = field(default_factory=lambda: deque(maxlen=COMMANDS_KEPT))
     moved_s: float = float("-inf")
     asked_w: float | None = None
+    beside_w: float = 0.0
     arrival_s: float = field(init=False)
 
     def __post_init__(self) -> None:
@@ -114,20 +115,32 @@ class Trajectory:
     def towards(self, share_w: float, now_s: float, to_s: float, rating_w: float) -> Span | None:
         """Power at a time to come if `share_w` is asked for now; None without any sample.
 
-        A device that has arrived is where it was asked to be: what it delivers beside that is the integral's part.
+        What it delivers beside what it is asked for is left out: the bounds of the sum have it in them.
         """
         if not self.times_s:
             return None
         if self.commands_w and abs(share_w - self.commands_w[-1]) <= SAME_COMMAND_PU * rating_w:
             if self._stays(self.times_s[-1]):
                 return Span(share_w, share_w, share_w)
-            return self._after(self.times_s[-1], self.powers_w[-1], to_s)
-        return self._after(self.times_s[-1], self.powers_w[-1], to_s, (now_s, share_w))
+            return self._after(self.times_s[-1], self.powers_w[-1], to_s, besides=False)
+        return self._after(self.times_s[-1], self.powers_w[-1], to_s, (now_s, share_w), besides=False)
 
-    def _after(self, from_s: float, power_w: float, to_s: float, new: tuple[float, float] | None = None) -> Span:
+    def _after(
+        self,
+        from_s: float,
+        power_w: float,
+        to_s: float,
+        new: tuple[float, float] | None = None,
+        *,
+        besides: bool = True,
+    ) -> Span:
+        """With `besides` what the device delivers, else that less what it delivers beside its commands."""
+        less_w = 0.0 if besides else self.beside_w
         if to_s <= from_s or (new is None and self._stays(from_s)):
-            return Span(power_w, power_w, power_w)
-        fast, expected, slow = (self._run(from_s, power_w, to_s, scale, new) for scale in (FASTEST, 1.0, SLOWEST))
+            return Span(power_w - less_w, power_w - less_w, power_w - less_w)
+        fast, expected, slow = (
+            self._run(from_s, power_w, to_s, scale, new) - less_w for scale in (FASTEST, 1.0, SLOWEST)
+        )
         return Span(min(fast, expected, slow), expected, max(fast, expected, slow))
 
     def _between(self, after: int, time_s: float) -> Span:
@@ -153,19 +166,19 @@ class Trajectory:
         self, from_s: float, power_w: float, to_s: float, scale: float, new: tuple[float, float] | None = None
     ) -> float:
         """Where a device whose lag is `scale` times the declared one is at `to_s`; `new` comes after the commands."""
-        tau_s = self.tr90_s * scale / LN_10
+        tau_s, beside_w = self.tr90_s * scale / LN_10, self.beside_w
         dead_s = self.dead_time_s * scale + (WRITE_SLACK_S if scale > 1.0 else 0.0)
         heading_w: float | None = None
         later: list[tuple[float, float]] = []
         if new is not None and new[0] + dead_s < to_s:
-            later.append((max(new[0] + dead_s, from_s), new[1]))
+            later.append((max(new[0] + dead_s, from_s), new[1] + beside_w))
         for issued_s, asked_w in zip(reversed(self.commanded_s), reversed(self.commands_w), strict=True):
             if issued_s + dead_s <= from_s:
                 # Where a device had arrived long ago, a newer command has moved it away from; it does not go back.
-                heading_w = asked_w if issued_s + self.arrival_s > from_s else None
+                heading_w = asked_w + beside_w if issued_s + self.arrival_s > from_s else None
                 break
             if issued_s + dead_s < to_s:
-                later.append((issued_s + dead_s, asked_w))
+                later.append((issued_s + dead_s, asked_w + beside_w))
         at_s = from_s
         for effect_s, asked_w in reversed(later):
             if heading_w is not None:

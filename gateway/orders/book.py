@@ -35,6 +35,7 @@ from gateway.control.orders_in_force import (
 from gateway.orders.admission import FUTURE_ISSUE_TOLERANCE_S, MOST_HELD_ORDERS, Refused, check_times
 from gateway.orders.held import HeldOrder, Outcome, ParentState, given_limit, limit_value, slot
 from gateway.orders.overrides import OPERATOR, HeldOverride, Overrides
+from gateway.parent.promises import Promises
 
 REMEMBERED_IDS: Final = 10_000
 
@@ -56,6 +57,7 @@ class OrderBook:
     meter_released: str = ""
     clock_trusted: bool = True
     compliance: ComplianceBoard = field(default_factory=ComplianceBoard)
+    promises: Promises = field(default_factory=Promises)
     _held: list[HeldOrder] = field(default_factory=list)
     _overrides: Overrides = field(init=False)
     _restoring: bool = False
@@ -120,7 +122,11 @@ class OrderBook:
 
     def take_dispatch(self, source: str, order: DispatchOrder) -> list[Outcome]:
         """Accept a dispatch from the one parent that has authority, in its epoch; raises Refused."""
+        awarded = ((held.source, held.message) for held in self._held if isinstance(held.message, DispatchOrder))
+        twice = "" if self._restoring else self.promises.refusal(source, order, awarded, self.utc())
         self._check_authority(source, order.epoch)
+        if twice:
+            raise Refused(twice)
         if abs(order.net_power_w) > self.rating_w:
             raise Refused(f"net_power_w {order.net_power_w:g} is beyond the connection's {self.rating_w:g} W")
         most_w, least_w = order.net_power_w + order.regulation_down_w, order.net_power_w - order.regulation_up_w
@@ -150,6 +156,21 @@ class OrderBook:
             self._regulation = None
         self.dispatcher, self.epoch = order.parent, order.epoch
         self._remember(held.message.id)
+        return outcomes
+
+    def hand_over(self, parent: str, epoch: int | None = None) -> list[Outcome]:
+        """The operator's word at the site: a parent dispatches from now on, in a higher epoch (None: the next one).
+
+        Unlike a parent's own order it asks nobody who has authority, so that one who is gone for good is replaced.
+        Raises Refused.
+        """
+        if parent not in self.parents:
+            raise Refused(f"{parent} is not a parent of this site; there are {', '.join(self.parents) or 'none'}")
+        epoch = self.epoch + 1 if epoch is None else epoch
+        if epoch <= self.epoch:
+            raise Refused(f"epoch {epoch} is not above {self.epoch}")
+        outcomes = self._drop([held for held in self._held if held.kind is Down.DISPATCH], "authority moved")
+        self._regulation, self.dispatcher, self.epoch = None, parent, epoch
         return outcomes
 
     def take_regulation(self, source: str, signal: RegulationSignal) -> None:

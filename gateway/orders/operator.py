@@ -21,7 +21,7 @@ from gateway.orders.held import Outcome
 from gateway.orders.overrides import OPERATOR
 
 LONGEST_S: Final = 366 * 86_400.0
-_COMMANDS: Final = ("comply", "hold", "limit", "release", "stop")
+_COMMANDS: Final = ("authority", "comply", "hold", "limit", "release", "stop")
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,6 +52,8 @@ class OperatorDesk:
     async def answer(self, request: Mapping[str, Any]) -> dict[str, Any]:
         """One command; its answer says what is in force now. Raises ValueError with a text for the operator."""
         command = request.get("command")
+        if command == "authority" and request.get("parent") is None:
+            return self._told("authority", self._who_dispatches(), None, {})
         try:
             match command:
                 case "hold":
@@ -62,6 +64,8 @@ class OperatorDesk:
                     told = self._limit(request)
                 case "release":
                     told = self._release(request)
+                case "authority":
+                    told = self._authority(request)
                 case "comply":
                     words = self.book.compliance.command(request, self.book.clock())
                     told = self._told(self._next_id("comply"), words, None, {})
@@ -140,6 +144,17 @@ class OperatorDesk:
                 ended.append(outcome.order_id)
         what = "nothing was held" if not ended else f"release {name or 'everything'}: {', '.join(ended)}"
         return self._told(self._next_id("release"), what, None, {})
+
+    def _authority(self, request: Mapping[str, Any]) -> dict[str, Any]:
+        parent, epoch = request.get("parent"), request.get("epoch")
+        if epoch is not None and (isinstance(epoch, bool) or not isinstance(epoch, int) or not 0 <= epoch <= 2**53):
+            raise ValueError("epoch: a whole number of at least 0 is asked for")
+        for outcome in self.book.hand_over(str(parent), epoch):
+            self.conclude(outcome)
+        return self._told(self._next_id("authority"), self._who_dispatches(), None, {})
+
+    def _who_dispatches(self) -> str:
+        return f"{self.book.dispatcher or 'nobody'} dispatches, in epoch {self.book.epoch}"
 
     def _override(
         self, request: Mapping[str, Any], bounds_w: Mapping[str, tuple[float, float]], text: str

@@ -5,12 +5,13 @@ Whatever is published is made from these objects and from nothing else, so that 
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from datetime import timedelta
 from math import ceil, floor
 from typing import Final, Literal
 
-from config.messages import Compliance, CurvePointMessage, Offer, OfferInterval, Telemetry
+from config.messages import Compliance, CurvePointMessage, ForecastBand, Offer, OfferInterval, Telemetry
 from config.vocabulary import (
     ENERGY_DOWN_WH,
     ENERGY_EXPORT_WH,
@@ -25,9 +26,12 @@ from config.vocabulary import (
 )
 from gateway.control.clearing import Bid, taken_at
 from gateway.control.decision import Decision
+from gateway.control.interchange import InterchangeCost, local_price
 from gateway.control.model import DeviceModel, SiteModel
 from gateway.control.resources import SLOW_POINT_STALE_S
 from gateway.image import DeviceImage, Image
+from gateway.parent.intervals import POWER_GRID_PU as POWER_GRID_PU
+from gateway.parent.intervals import PlannedInterval
 from gateway.parent.utc import utc_datetime
 
 OFFER_INTERVAL_S: Final = 300.0
@@ -35,9 +39,6 @@ OFFER_INTERVALS: Final = 2
 """The present interval and the next one."""
 
 OFFER_PRICES_PER_KWH: Final = tuple(round(-0.05 + 0.05 * step, 2) for step in range(14))
-POWER_GRID_PU: Final = 0.01
-"""Powers in an offer lie on a grid of this part of the connection's rating."""
-
 PRICE_GRID_PER_KWH: Final = 0.05
 RESPONSE_GRID_S: Final = 0.1
 ENERGY_GRID_S: Final = 3600.0
@@ -106,21 +107,30 @@ _QUALITY_TEXT: Final[dict[Quality, Literal["good", "uncertain", "bad"]]] = {
 }
 
 
-def compliance(decision: Decision, *, bypassed: bool = False) -> Compliance:
+def compliance(decision: Decision, *, bypassed: bool = False, promised_twice: bool = False) -> Compliance:
     """Whether the layer keeps what it was told; no reason names a device."""
     if decision.unmet:
         return Compliance(state="unmet", reason="the order is beyond what the layer can do now")
     if "fallback" in decision.envelope.upper.source or "fallback" in decision.envelope.lower.source:
         source = decision.envelope.upper.source + decision.envelope.lower.source
         unknown = source.count("says unknown")
+        if decision.meter and decision.meter in source:
+            return Compliance(state="fallback", reason="the meter is not believed")
         return Compliance(state="fallback", reason="a limit is unknown" if unknown else "the parent is not heard")
     if bypassed:
         return Compliance(state="bypassed", reason="something in the layer is commanded by somebody else")
+    if promised_twice:
+        return Compliance(state="bypassed", reason="a kilowatt was promised twice; the second award is refused")
     return Compliance(state="compliant")
 
 
-def flexibility(model: SiteModel, image: Image, decision: Decision) -> Flexibility | None:
-    """What the resources' present bounds and curves sum to; None before anything is measured."""
+def flexibility(
+    model: SiteModel, image: Image, decision: Decision, cost: InterchangeCost | None = None
+) -> Flexibility | None:
+    """What the resources' present bounds and curves sum to; None before anything is measured.
+
+    With the cost of the interchange it is what they come to at the parent's price; without it at their own.
+    """
     if decision.rest_lower_w is None or decision.rest_upper_w is None:
         return None
     rest_w = (decision.rest_lower_w + decision.rest_upper_w) / 2.0
@@ -132,7 +142,7 @@ def flexibility(model: SiteModel, image: Image, decision: Decision) -> Flexibili
     lower_w, upper_w = ceil(lower_w / step_w - SLACK) * step_w, floor(upper_w / step_w + SLACK) * step_w
     lower_w, upper_w = min(lower_w, upper_w), max(lower_w, upper_w)
     powers_w = [
-        min(max(round((rest_w + taken_at(bids, price).total_w) / step_w) * step_w, lower_w), upper_w)
+        min(max(round((rest_w + _taken_w(bids, price, cost, rest_w)) / step_w) * step_w, lower_w), upper_w)
         for price in OFFER_PRICES_PER_KWH
     ]
     up_wh, down_wh = _energy(model.devices, image)
@@ -149,35 +159,73 @@ def flexibility(model: SiteModel, image: Image, decision: Decision) -> Flexibili
     )
 
 
-def offer(found: Flexibility, utc_s: float, offer_id: str) -> Offer:
-    """The present interval and the next one; void when the second ends."""
-    start_s = utc_s // OFFER_INTERVAL_S * OFFER_INTERVAL_S
-    curve = tuple(
-        CurvePointMessage(price_per_kwh=price, power_w=power_w)
-        for price, power_w in zip(OFFER_PRICES_PER_KWH, found.powers_w, strict=True)
-    )
-    intervals = tuple(
-        OfferInterval(
-            start=utc_datetime(start_s + index * OFFER_INTERVAL_S),
-            duration_s=OFFER_INTERVAL_S,
-            curve=curve,
-            lower_w=found.lower_w,
-            upper_w=found.upper_w,
-            energy_up_wh=found.energy_up_wh,
-            energy_down_wh=found.energy_down_wh,
-        )
-        for index in range(OFFER_INTERVALS)
-    )
+def _taken_w(bids: Sequence[Bid], price: float, cost: InterchangeCost | None, rest_w: float) -> float:
+    if cost is None:
+        return taken_at(bids, price).total_w
+    lower_w, upper_w = sum(bid.lower_w for bid in bids), sum(bid.upper_w for bid in bids)
+    return local_price(bids, price, cost, rest_w, lower_w, upper_w).total_w
+
+
+def offer(found: Flexibility, utc_s: float, offer_id: str, planned: Sequence[PlannedInterval] = ()) -> Offer:
+    """The present interval and those to come as they are planned; without a plan the next one as the present.
+
+    It is void when the last of them ends.
+    """
+    length_s = planned[0].length_s if planned else OFFER_INTERVAL_S
+    start_s = utc_s // length_s * length_s
+    grid = min((one.price_step_per_kwh for one in planned if one.price_step_per_kwh), default=PRICE_GRID_PER_KWH)
+    now = [_present(found, start_s + at * length_s, length_s, grid) for at in range(1 if planned else OFFER_INTERVALS)]
+    intervals = (*now, *(_to_come(found, one) for one in planned))
+    last = intervals[-1]
     return Offer(
         id=offer_id,
         issued_at=utc_datetime(utc_s),
-        expires_at=utc_datetime(start_s + OFFER_INTERVALS * OFFER_INTERVAL_S),
+        expires_at=last.start + timedelta(seconds=last.duration_s),
         intervals=intervals,
         response_s=found.response_s,
         power_step_w=found.power_step_w,
-        price_step_per_kwh=PRICE_GRID_PER_KWH,
-        error_bound_w=found.power_step_w / 2.0,
+        price_step_per_kwh=grid,
+        error_bound_w=max(found.power_step_w / 2.0, *(one.error_w for one in planned), 0.0),
     )
+
+
+def _present(found: Flexibility, start_s: float, length_s: float, price_step_per_kwh: float) -> OfferInterval:
+    prices = [round(round(price / price_step_per_kwh) * price_step_per_kwh, 9) for price in OFFER_PRICES_PER_KWH]
+    curve = zip(prices, found.powers_w, strict=True)
+    return OfferInterval(
+        start=utc_datetime(start_s),
+        duration_s=length_s,
+        curve=tuple(CurvePointMessage(price_per_kwh=price, power_w=power_w) for price, power_w in curve),
+        lower_w=found.lower_w,
+        upper_w=found.upper_w,
+        ramp_w_per_s=_ramp_w_per_s(found),
+        energy_up_wh=found.energy_up_wh,
+        energy_down_wh=found.energy_down_wh,
+    )
+
+
+def _to_come(found: Flexibility, one: PlannedInterval) -> OfferInterval:
+    low_w, middle_w, high_w = one.forecast_w
+    return OfferInterval(
+        start=utc_datetime(one.begin_utc_s),
+        duration_s=one.length_s,
+        curve=tuple(CurvePointMessage(price_per_kwh=price, power_w=power_w) for price, power_w in one.points),
+        lower_w=one.lower_w,
+        upper_w=one.upper_w,
+        ramp_w_per_s=_ramp_w_per_s(found),
+        energy_up_wh=one.energy_up_wh,
+        energy_down_wh=one.energy_down_wh,
+        regulation_up_w=one.regulation_up_w,
+        regulation_down_w=one.regulation_down_w,
+        regulation_price_per_kwh=one.regulation_price_per_kwh,
+        forecast=ForecastBand(p10_w=low_w, p50_w=middle_w, p90_w=high_w),
+    )
+
+
+def _ramp_w_per_s(found: Flexibility) -> float | None:
+    """From what is told anyway: all of the envelope in the response's time; None where that is none."""
+    width_w = found.upper_w - found.lower_w
+    return width_w / found.response_s if width_w > 0.0 and found.response_s > 0.0 else None
 
 
 def _energy(models: Iterable[DeviceModel], image: Image) -> tuple[float, float]:

@@ -68,26 +68,46 @@ class Publication:
             own = dispatch is not None and dispatch.source == name
             parent.tell(message.model_copy(update={"dispatch_id": dispatch.order_id}) if own and dispatch else message)
 
-    def offer(self, parents: Mapping[str, Publisher], now_s: float, make: Callable[[], Offer | None]) -> None:
-        """The offer to all, each minute, or when it has changed; it is made anew every `OFFER_LOOK_S`."""
+    def offer(self, parents: Mapping[str, Publisher], now_s: float, make: Callable[[], Offer | None]) -> Offer | None:
+        """The offer to all, each minute, or when it has changed; it is made anew every `OFFER_LOOK_S`.
+
+        The offer that was told; None where none was.
+        """
         if now_s < self._look_due_s:
-            return
+            return None
         made = make()
         self._look_due_s = now_s + (OFFER_LOOK_S if made is not None else TELEMETRY_S)
         if made is None or (now_s < self._offer_due_s and not _differ(made, self._offer)):
-            return
+            return None
         self._offer_due_s, self._offer = now_s + OFFER_S, made
         for parent in parents.values():
             parent.offer(made)
+        return made
 
 
 def _differ(made: Offer, told: Offer | None) -> bool:
-    """Whether the present interval of two offers differs by more than what their grid hides."""
+    """Whether the present interval of two offers, or one to come, differs by more than what their grid hides.
+
+    The intervals of a plan that has come, or has run out, are other intervals.
+    """
     if told is None or made.power_step_w != told.power_step_w:
         return True
-    one, other = _powers(made.intervals[0]), _powers(told.intervals[0])
-    least_w = CHANGED_STEPS * made.power_step_w
-    return len(one) != len(other) or any(abs(a - b) >= least_w for a, b in zip(one, other, strict=True))
+    if _change(made.intervals[0], told.intervals[0], made.power_step_w):
+        return True
+    known = {one.start: one for one in told.intervals}
+    for one in made.intervals[1:]:
+        if one.start not in known:
+            # The last of a row moves on by itself; of the next one all depends.
+            if one is made.intervals[1]:
+                return True
+        elif len(known[one.start].curve) > 1 and _change(one, known[one.start], made.power_step_w):
+            return True
+    return False
+
+
+def _change(one: OfferInterval, other: OfferInterval, step_w: float) -> bool:
+    least_w, pairs = CHANGED_STEPS * step_w, (_powers(one), _powers(other))
+    return len(pairs[0]) != len(pairs[1]) or any(abs(a - b) >= least_w for a, b in zip(*pairs, strict=True))
 
 
 def _powers(interval: OfferInterval) -> tuple[float, ...]:

@@ -10,29 +10,38 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any, Final
 
-from config.planning import Planning, StorageSettings
+from config.messages import DispatchOrder
+from config.planning import Planning
 from config.site import Site
-from config.vocabulary import CHARGING_STATE, SESSION_ENERGY_WH, SOC, Clock, DeviceKind, Quality, UtcClock
+from config.strict import Strict
+from config.vocabulary import Clock, DeviceKind, UtcClock
 from gateway.control.clearing import Curve
 from gateway.control.decision import Decision
-from gateway.control.model import DeviceModel, SiteModel
+from gateway.control.interchange import InterchangeCost
+from gateway.control.model import SiteModel
 from gateway.control.orders_in_force import OrdersInForce, PlanInForce
-from gateway.control.resources import SLOW_POINT_STALE_S, Resource, ceiling_headroom_w
+from gateway.control.resources import Resource, ceiling_headroom_w
 from gateway.image import Image
 from gateway.orders.held import HeldOrder
+from gateway.parent.intervals import POWER_GRID_PU
+from gateway.planning.children import DeliveryRecord, Offered, child_states
 from gateway.planning.measured import StepMeans
 from gateway.planning.messages import (
-    BatteryState,
-    CarState,
     ConnectionState,
     MeasuredStep,
+    OfferMessage,
+    OutlookMessage,
     PlanMessage,
     RefusedMessageError,
     StateMessage,
     checked_curves,
     decode,
+    kind_of,
 )
+from gateway.planning.offer_desk import OfferDesk
 from gateway.planning.orders import order_states
+from gateway.planning.path import PathAhead, PathHeard
+from gateway.planning.plannable import Plannable
 from gateway.price.interchange_cost import terms_of
 
 SAMPLED_S: Final = 1.0
@@ -40,8 +49,12 @@ ANSWER_SLACK_S: Final = 5.0
 """A plan may come this much after the solver's time limit: it was built, written and read besides."""
 
 PRICE_KEPT_S: Final = 1.0
-_WITH_A_CAR: Final = ("B", "C", "D")
-_DEFAULT_STORAGE: Final = StorageSettings()
+Announce = Callable[[Mapping[float, float], int], None]
+
+
+def _nobody_below(_: Mapping[float, float], __: int) -> None:
+    """Without layers below nobody has to know the prices ahead."""
+
 
 Record = Callable[..., None]
 """The journal's `record`."""
@@ -59,7 +72,10 @@ class _InForce:
 
 @dataclass(slots=True)
 class PlanDesk:
-    """`held` gives the orders in force and announced, `plugged_in` since when each car is there (monotonic)."""
+    """`held` gives the orders in force and announced, `plugged_in` since when each car is there (monotonic).
+
+    `offered` are the offers of the layers below that hold now; `announce` tells them the prices ahead.
+    """
 
     site: Site
     planning: Planning
@@ -69,6 +85,8 @@ class PlanDesk:
     record: Record
     held: Callable[[], tuple[HeldOrder, ...]]
     plugged_in: Callable[[], Mapping[str, float]]
+    offered: Offered = dict
+    announce: Announce = _nobody_below
     refused: int = 0
     refusal: str = ""
     taken: int = 0
@@ -84,15 +102,56 @@ class PlanDesk:
     _orders: OrdersInForce | None = None
     _sampled_s: float = float("-inf")
     _prices: tuple[float, PlanInForce] | None = None
+    _answering: tuple[str, PlanInForce, PlanInForce] | None = None
+    offers: OfferDesk = field(init=False)
+    delivery: DeliveryRecord = field(default_factory=DeliveryRecord)
+    path: PathAhead = field(init=False)
+    _heard: PathHeard = field(init=False)
+    _looked_at: str = ""
+    _offer_id: str | None = None
+    _discounted: dict[str, float] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         self._means = StepMeans(self.planning.step_s)
+        self.path = PathAhead(self.planning.path, float(self.planning.step_s))
+        self._heard = PathHeard(float(self.planning.step_s))
+        model = self.model
+        bounds_w = {one.name: (one.min_w, one.max_w) for one in model.devices if one.controllable}
+        limits_w = -model.max_export_w, model.max_import_w
+        self.offers = OfferDesk(
+            self.utc, POWER_GRID_PU * model.rating_w, bounds_w, limits_w, self.planning.offer.gate_s
+        )
 
     # Control's cycle
 
     def direct(self, orders: OrdersInForce) -> OrdersInForce:
         """The orders of this cycle with the tariff, and the curves of a plan that has not expired."""
-        return replace(orders, plan=self._in_force())
+        return replace(orders, plan=self._answered(orders, self._in_force()))
+
+    def _answered(self, orders: OrdersInForce, plan: PlanInForce) -> PlanInForce:
+        """With the curves that made the offer which the dispatch in force answers, while its interval lasts."""
+        if orders.dispatch is None:
+            self._looked_at, self._offer_id = "", None
+            self._heard.forget()
+            return plan
+        if orders.dispatch.order_id != self._looked_at:
+            self._look_at(orders.dispatch.order_id)
+        offer_id = self._offer_id
+        curves = self.offers.curves_of(offer_id) if offer_id else None
+        if offer_id is None or curves is None:
+            return plan
+        known = self._answering
+        if known is None or known[0] != offer_id or known[1] is not plan or known[2].curves is not curves:
+            self._answering = known = offer_id, plan, plan._replace(source=f"offer {offer_id}", curves=curves)
+        return known[2]
+
+    def _look_at(self, order_id: str) -> None:
+        """A dispatch that has come into force: which offer it answers, and the path that it announces."""
+        self._looked_at, self._offer_id = order_id, None
+        for one in self.held():
+            if one.message.id == order_id and isinstance(one.message, DispatchOrder):
+                self._offer_id = one.message.offer_id
+                self._heard.hear(one.message.lambda_path_per_kwh, self.utc())
 
     def _in_force(self) -> PlanInForce:
         """The same object for a second: prices change by the minute."""
@@ -113,6 +172,11 @@ class PlanDesk:
         source = f"plan {self._plan.message.id}"
         return PlanInForce(source, *prices, self._plan.curves, cost)
 
+    def interchange_cost(self) -> InterchangeCost:
+        """What stands between the parent's price and the local one, now; its own spread besides the tariff's form."""
+        prices = self.planning.prices_at(self.utc())
+        return terms_of(self.planning.interchange.cost, (prices.import_per_kwh - prices.export_per_kwh) / 2.0)
+
     def observe(self, decision: Decision, image: Image, orders: OrdersInForce) -> None:
         """One cycle, of which one a second is looked at."""
         self._decision, self._image, self._orders = decision, image, orders
@@ -120,6 +184,15 @@ class PlanDesk:
         if now_s - self._sampled_s >= SAMPLED_S:
             self._sampled_s = now_s
             self._means.add(self.utc(), self._rest_w(), self._sun_pu())
+            self.delivery.observe(now_s, decision.resources, {one.device: one.power_w for one in decision.setpoints})
+            self._tell_discounted()
+
+    def _tell_discounted(self) -> None:
+        """Journal which layers below are counted on in part, whenever others are."""
+        found = self.delivery.discounted()
+        if found.keys() != self._discounted.keys():
+            self.record("plan", state="discounted", delivered_pu=found)
+        self._discounted = found
 
     def _rest_w(self) -> float | None:
         """What nobody controls: net power less that of all that can be controlled, lost or not, as far as known."""
@@ -158,9 +231,10 @@ class PlanDesk:
         """The present state as a new request, with the history since a time; None before anything was decided."""
         if self._decision is None or self._image is None or self._orders is None:
             return None
-        now_s, utc_s = self.clock(), self.utc()
+        now_s, utc_s, step_s = self.clock(), self.utc(), float(self.planning.step_s)
         limits, dispatches = order_states(self.held(), now_s, utc_s)
-        batteries, cars = self._batteries(), self._cars(now_s, utc_s)
+        seen = Plannable(self.site, self.planning, self._decision, self._image)
+        batteries, cars = seen.batteries(), seen.cars(self.plugged_in(), now_s, utc_s)
         self._requests += 1
         self._request = self._requests, now_s
         self._bounds_w = {one.name: (-one.discharge_w, one.charge_w) for one in batteries}
@@ -173,11 +247,15 @@ class PlanDesk:
             rest_w=self._rest_w(),
             sun_pu=self._least_sun_pu() if (sun_pu := self._sun_pu()) is None else sun_pu,
             sun_rating_w=sum(one.model.rating_w for one in self._inverters()),
-            unplanned_w=self._unplanned_w({one.name for one in cars}),
+            unplanned_w=seen.unplanned_w({one.name for one in cars}),
             batteries=batteries,
             cars=cars,
+            children=child_states(
+                self._decision.resources, self.offered(), self.delivery, utc_s, step_s, self.planning.steps
+            ),
             limits=limits,
-            dispatches=dispatches,
+            dispatches=tuple(self._heard.fill(one) for one in dispatches),
+            offers=bool(self.site.parents),
             measured=tuple(
                 MeasuredStep(begin_utc_s=one.begin_utc_s, rest_w=one.rest_w, sun_pu=one.sun_pu)
                 for one in self._means.since(since_utc_s)
@@ -195,69 +273,7 @@ class PlanDesk:
             watts_per_a=model.phases * model.nominal_voltage_v,
             rest_min_w=model.rest_min_w,
             rest_max_w=model.rest_max_w,
-        )
-
-    def _plannable(self, kind: DeviceKind) -> list[Resource]:
-        """Usable devices of a kind for which the site file names no curve."""
-        assert self._decision is not None
-        return [
-            one
-            for one in self._decision.resources
-            if one.usable and one.model.kind is kind and self.site.devices[one.model.name].curve is None
-        ]
-
-    def _number(self, device: DeviceModel, point: str) -> float | None:
-        assert self._image is not None
-        known = self._image.devices.get(device.name)
-        return None if known is None else known.number(point, self._image.now_s, SLOW_POINT_STALE_S)
-
-    def _batteries(self) -> tuple[BatteryState, ...]:
-        found = []
-        for one in self._plannable(DeviceKind.BATTERY):
-            model, soc = one.model, self._number(one.model, SOC)
-            if model.capacity_wh is None or soc is None or not 0.0 <= soc <= 1.0:
-                continue
-            state = BatteryState(
-                name=model.name,
-                capacity_wh=model.capacity_wh,
-                soc=soc,
-                soc_min=model.soc_min,
-                soc_max=model.soc_max,
-                charge_w=max(model.max_w, 0.0),
-                discharge_w=max(-model.min_w, 0.0),
-                settings=self.planning.storages.get(model.name, _DEFAULT_STORAGE),
-            )
-            found.append(state)
-        return tuple(found)
-
-    def _cars(self, now_s: float, utc_s: float) -> tuple[CarState, ...]:
-        found, since = [], self.plugged_in()
-        for one in self._plannable(DeviceKind.CHARGER):
-            model = one.model
-            if model.needed_wh is None or model.stay_s is None or model.name not in since or not self._has_car(model):
-                continue
-            charged_wh = self._number(model, SESSION_ENERGY_WH) or 0.0
-            left_s = since[model.name] + model.stay_s - now_s
-            needed_wh = max(model.needed_wh - charged_wh, 0.0)
-            if left_s > 0.0 and needed_wh > 0.0:
-                car = CarState(name=model.name, max_w=model.max_w, needed_wh=needed_wh, leaves_utc_s=utc_s + left_s)
-                found.append(car)
-        return tuple(found)
-
-    def _has_car(self, model: DeviceModel) -> bool:
-        assert self._image is not None
-        known = self._image.devices.get(model.name)
-        if known is None:
-            return False
-        value, quality, _ = known.sample(CHARGING_STATE)
-        return quality is not Quality.BAD and value in _WITH_A_CAR
-
-    def _unplanned_w(self, planned: set[str]) -> float:
-        """What goes on beside the plan: the power of controllable loads of which nobody knows what they need."""
-        assert self._decision is not None
-        loads = (one for one in self._decision.resources if one.model.kind in (DeviceKind.CHARGER, DeviceKind.RELAY))
-        return sum(
-            max(one.power_w or 0.0, 0.0) for one in loads if one.model.controllable and one.model.name not in planned
+            rating_w=model.rating_w,
         )
 
     # From the planner
@@ -265,6 +281,9 @@ class PlanDesk:
     def take(self, line: bytes) -> None:
         """A line from the planner; refused and counted unless it answers the newest request in time and in full."""
         try:
+            if (kind := kind_of(line)) is not PlanMessage:
+                self._take_offer(decode(line, kind))
+                return
             plan = decode(line, PlanMessage)
             self._check_asked(plan)
             curves = checked_curves(plan, self._bounds_w)
@@ -280,10 +299,18 @@ class PlanDesk:
         self.taken += 1
         self._plan = _InForce(plan, curves, now_s, now_s + min(plan.valid_s, self.planning.curves_valid_s))
         self._prices = None
+        if self.path.take(plan.begin_utc_s, plan.series.lambda_per_kwh, self.utc()):
+            self.announce(self.path.prices, self.path.version)
         self.record(
             "plan", state="taken", id=plan.id, status=plan.status, cost=plan.cost, given_up=plan.given_up,
             solve_s=plan.solve_s, curves=len(curves), repairs=plan.repairs,
         )  # fmt: skip
+
+    def _take_offer(self, message: Strict) -> None:
+        if isinstance(message, OfferMessage):
+            self.offers.take(message)
+        elif isinstance(message, OutlookMessage):
+            self.offers.take_outlook(message)
 
     def _check_asked(self, plan: PlanMessage) -> None:
         if self._request is None or plan.id != self._request[0]:
@@ -327,6 +354,9 @@ class PlanDesk:
             "taken": self.taken,
             "refused": self.refused,
             "failed": self.failed,
+            "offers": self.offers.snapshot(),
+            "discounted": self._discounted,
+            "path": self.path.snapshot(),
         }
 
     def _state(self) -> str:

@@ -45,15 +45,16 @@ def clear_sky_of(state: StateMessage) -> ClearSky | None:
     return ClearSky(planning.latitude, planning.longitude)
 
 
-def expect(state: StateMessage, history: SiteHistory, sky: ClearSky | None) -> Expectation:
-    """The bands from the state's time on; remembers those of the clock's own steps, to be scored."""
+def expect(state: StateMessage, history: SiteHistory, sky: ClearSky | None, *, scored: bool = True) -> Expectation:
+    """The bands from the state's time on; `scored` remembers those of the clock's own steps, to be scored."""
     horizon = horizon_of(state)
     begin_s = state.utc_s // horizon.step_s * horizon.step_s
     share = (state.utc_s - begin_s) / horizon.step_s
     load, load_prior = _load(state, history, begin_s, horizon.steps + 1)
     sun, sun_prior = _sun(state, history, sky, begin_s, horizon.steps + 1)
-    history.expect(LOAD, state.utc_s, begin_s, load)
-    history.expect(SUN, state.utc_s, begin_s, sun)
+    if scored:
+        history.expect(LOAD, state.utc_s, begin_s, load)
+        history.expect(SUN, state.utc_s, begin_s, sun)
     rating_w = state.sun_rating_w
     watts = Band(*(tuple(value * rating_w for value in side) for side in sun))
     assumptions = tuple(filter(None, (load_prior, sun_prior if rating_w > 0.0 else "")))

@@ -66,7 +66,11 @@ class LimitState(Strict):
 
 
 class DispatchState(Strict):
-    """A dispatch in force or announced, with the prices of the intervals that begin with it."""
+    """A dispatch in force or announced, with the prices of the intervals that begin with it.
+
+    `until_replaced`: it has no end and answers an offer, as a parent's share of each cycle does; of what the next
+    interval brings it says nothing, and its path goes by the steps of the clock.
+    """
 
     net_power_w: Number
     regulation_up_w: NotNegative
@@ -75,6 +79,7 @@ class DispatchState(Strict):
     until_utc_s: Number | None
     lambda_per_kwh: Number | None
     path_per_kwh: tuple[Number, ...]
+    until_replaced: Flag = False
 
 
 class ConnectionState(Strict):
@@ -91,6 +96,38 @@ class ConnectionState(Strict):
     watts_per_a: NotNegative
     rest_min_w: Number
     rest_max_w: Number
+    rating_w: NotNegative = 0.0
+
+    @property
+    def scale_w(self) -> float:
+        """The rating, or the most that may flow where nobody says it."""
+        return self.rating_w or max(self.max_import_w, self.max_export_w, 1.0)
+
+
+class ChildInterval(Strict):
+    """What a layer below offers for one step of the clock: its curve, and its envelope."""
+
+    prices_per_kwh: Annotated[tuple[Number, ...], Field(min_length=1, max_length=200)]
+    powers_w: Annotated[tuple[Number, ...], Field(min_length=1, max_length=200)]
+    lower_w: Number
+    upper_w: Number
+
+
+class ChildState(Strict):
+    """A layer below, by the clock's steps from the one that began at `begin_utc_s` on.
+
+    `base_w` is what it does by itself, `intervals` what it offers in the first steps. Of what it offers it delivers a
+    part.
+    """
+
+    name: Name
+    begin_utc_s: Number
+    base_w: Annotated[tuple[Number, ...], Field(min_length=1, max_length=MOST_STEPS + 1)]
+    intervals: Annotated[tuple[ChildInterval | None, ...], Field(max_length=MOST_STEPS)]
+    energy_up_wh: NotNegative
+    energy_down_wh: NotNegative
+    ramp_w_per_s: Positive | None = None
+    delivered_pu: PerUnit = 1.0
 
 
 class MeasuredStep(Strict):
@@ -102,7 +139,10 @@ class MeasuredStep(Strict):
 
 
 class StateMessage(Strict):
-    """From control: plan from here. `rest_w` is measured now, `sun_pu` what the inverters could give at least."""
+    """From control: plan from here. `rest_w` is measured now, `sun_pu` what the inverters could give at least.
+
+    `offers`: there is somebody above to make offers to.
+    """
 
     type: Literal["state"] = "state"
     id: Whole
@@ -115,8 +155,10 @@ class StateMessage(Strict):
     unplanned_w: Number = 0.0
     batteries: tuple[BatteryState, ...] = ()
     cars: tuple[CarState, ...] = ()
+    children: tuple[ChildState, ...] = ()
     limits: tuple[LimitState, ...] = ()
     dispatches: tuple[DispatchState, ...] = ()
+    offers: Flag = False
     measured: tuple[MeasuredStep, ...] = ()
 
 
@@ -176,6 +218,52 @@ class PlanMessage(Strict):
     scores: Annotated[dict[Name, ScoreMessage], Field(max_length=8)] = Field(default_factory=dict)
 
 
+class OfferMessage(Strict):
+    """From the planner: one interval to come, as it is offered, and the devices' curves that made it, by local price.
+
+    Points, envelope, capacities and forecast are of the whole layer and on the published grid.
+    """
+
+    type: Literal["offer"] = "offer"
+    id: Whole
+    begin_utc_s: Number
+    length_s: Positive
+    prices_per_kwh: Annotated[tuple[Price, ...], Field(min_length=1, max_length=MOST_POINTS)]
+    powers_w: Annotated[tuple[Number, ...], Field(min_length=1, max_length=MOST_POINTS)]
+    lower_w: Number
+    upper_w: Number
+    error_w: NotNegative
+    energy_up_wh: NotNegative
+    energy_down_wh: NotNegative
+    regulation_up_w: NotNegative = 0.0
+    regulation_down_w: NotNegative = 0.0
+    regulation_price_per_kwh: Price | None = None
+    forecast_w: tuple[Number, Number, Number]
+    price_step_per_kwh: Positive
+    solves: Whole = 0
+    curves: Annotated[tuple[CurveMessage, ...], Field(max_length=10_000)] = ()
+
+
+class OutlookMessage(Strict):
+    """From the planner: the net power planned for the intervals after those with a curve, with its p10 and p90."""
+
+    type: Literal["outlook"] = "outlook"
+    id: Whole
+    begin_utc_s: Number
+    length_s: Positive
+    p10_w: Series
+    p50_w: Series
+    p90_w: Series
+
+
+def kind_of(line: bytes) -> type[PlanMessage] | type[OfferMessage] | type[OutlookMessage]:
+    """What a line of the planner's says it is; whatever is not known is looked at as a plan, and refused as one."""
+    for kind in (OfferMessage, OutlookMessage):
+        if line.startswith(f'{{"type":"{kind.model_fields["type"].default}"'.encode()):
+            return kind
+    return PlanMessage
+
+
 def encode(message: Strict) -> bytes:
     """One line."""
     return message.model_dump_json().encode() + b"\n"
@@ -195,8 +283,10 @@ def decode(line: bytes, kind: type[M]) -> M:
         raise RefusedMessageError("malformed: nested too deeply") from None
 
 
-def checked_curves(plan: PlanMessage, bounds_w: dict[str, tuple[float, float]]) -> tuple[tuple[str, Curve], ...]:
-    """The curves of a plan for devices that may be planned, by name with their least and most power.
+def checked_curves(
+    plan: PlanMessage | OfferMessage, bounds_w: dict[str, tuple[float, float]]
+) -> tuple[tuple[str, Curve], ...]:
+    """The curves of a plan, or of an offer, for devices that may be planned, by name with their least and most power.
 
     Raises RefusedMessageError for any other device, for a curve that rises or passes the device's bounds.
     """

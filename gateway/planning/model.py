@@ -10,6 +10,8 @@ from dataclasses import dataclass, field
 from math import inf
 from typing import Final
 
+from gateway.planning.child_plan import ChildPlan
+
 Series = tuple[float, ...]
 
 LASTING_S: Final = 900.0
@@ -106,6 +108,7 @@ class PlanInput:
     thermal: tuple[ThermalPlan, ...] = ()
     reserve: Reserve | None = None
     dispatch_w: tuple[float | None, ...] = ()
+    children: tuple[ChildPlan, ...] = ()
 
     @property
     def steps(self) -> int:
@@ -124,6 +127,7 @@ class PlanInput:
             "export_limit_w": self.export_limit_w or (inf,) * self.steps,
             **{f"{one.name}.available_w": one.available_w for one in self.solar},
             **{f"{one.name}.heat_w": one.heat_w for one in self.thermal},
+            **{f"{one.name}.base_w": one.base_w for one in self.children},
         }
         if self.reserve is not None:
             series |= {"reserve.up_w": self.reserve.up_w, "reserve.down_w": self.reserve.down_w}

@@ -38,6 +38,7 @@ def order_states(
                     until_utc_s=until_s,
                     lambda_per_kwh=order.lambda_per_kwh,
                     path_per_kwh=order.lambda_path_per_kwh,
+                    until_replaced=until_s is None and order.offer_id is not None,
                 )
             )
     return tuple(limits), tuple(dispatches)

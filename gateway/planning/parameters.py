@@ -8,6 +8,7 @@ from typing import Any, Final
 
 import numpy as np
 
+from gateway.planning.child_plan import CHILD_BLOCKS, CHILD_STEPS
 from gateway.planning.model import PlanInput, VehiclePlan
 
 UNLIMITED_KW: Final = 1e6
@@ -15,7 +16,8 @@ UNLIMITED_KW: Final = 1e6
 
 def parameter_values(given: PlanInput) -> dict[str, Any]:
     """Every parameter's value by name."""
-    values = {"load": kw(given.load_w), **_interchange_values(given)}
+    fixed = [child.base_w for child in given.children]
+    values = {"load": kw(given.load_w) + np.sum(kw(fixed), axis=0), **_interchange_values(given)}
     if given.batteries:
         values |= _battery_values(given)
     if given.vehicles:
@@ -24,6 +26,8 @@ def parameter_values(given: PlanInput) -> dict[str, Any]:
         values["solar_available"] = np.sum(kw([one.available_w for one in given.solar]), axis=0)
     if given.thermal:
         values |= _thermal_values(given)
+    if given.children:
+        values |= _child_values(given)
     if given.reserve is not None:
         values |= _reserve_values(given)
     return values
@@ -100,6 +104,49 @@ def _thermal_values(given: PlanInput) -> dict[str, Any]:
         "thermal_least": _each_step([one.least_wh / 1e3 for one in every], steps),
         "thermal_full": _each_step([one.most_wh / 1e3 for one in every], steps),
     }
+
+
+def child_steps(steps: int) -> int:
+    """In how many steps children may be asked for another power than they plan."""
+    return min(steps, CHILD_STEPS)
+
+
+def _child_values(given: PlanInput) -> dict[str, Any]:
+    """By child and step, one row each: what it takes more than its base is a variable."""
+    count, first = len(given.children), child_steps(given.steps)
+    prices, widths = np.zeros((count * first, CHILD_BLOCKS)), np.zeros((count * first, CHILD_BLOCKS))
+    lower, ramp = np.zeros(count * first), np.zeros(count * first)
+    for at, child in enumerate(given.children):
+        for step in range(first):
+            row, offered = at * first + step, child.steps[step] if step < len(child.steps) else None
+            base_kw = child.base_w[step] / 1e3
+            before_kw = child.base_w[max(step - 1, 0)] / 1e3
+            reach_kw = UNLIMITED_KW if child.ramp_w_per_s is None else child.ramp_w_per_s * given.step_s / 1e3
+            # What the child plans itself it can do, whatever it says of its ramp.
+            ramp[row] = max(reach_kw, 2.0 * abs(base_kw - before_kw))
+            if offered is None:
+                continue
+            lower[row] = offered.lower_w / 1e3 - base_kw
+            for block, (price, width_w) in enumerate(offered.blocks):
+                prices[row, block], widths[row, block] = price, width_w / 1e3
+    return {
+        "child_prices": prices,
+        "child_widths": widths,
+        "child_lower": lower,
+        "child_ramp": ramp,
+        "child_base": np.concatenate([kw(child.base_w[:first]) for child in given.children]),
+        **_child_energy(given, first),
+    }
+
+
+def _child_energy(given: PlanInput, first: int) -> dict[str, Any]:
+    """What it offers in any one step a child can do; in several together as far as its energy goes."""
+    up_wh, down_wh, hours = [], [], given.step_s / 3600.0
+    for child in given.children:
+        offered = [(step, base) for step, base in zip(child.steps, child.base_w, strict=False) if step is not None]
+        up_wh.append(max(child.energy_up_wh, *((base - step.lower_w) * hours for step, base in offered), 0.0))
+        down_wh.append(max(child.energy_down_wh, *((step.upper_w - base) * hours for step, base in offered), 0.0))
+    return {"child_up_kwh": np.repeat(kw(up_wh), first), "child_down_kwh": np.repeat(kw(down_wh), first)}
 
 
 def checked_steps(steps: int, hours: float) -> list[int]:

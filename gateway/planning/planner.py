@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Iterator
+from math import inf
 from pathlib import Path
 
 from gateway.planning.clear_sky import ClearSky
@@ -11,6 +13,7 @@ from gateway.planning.expectation import Expectation, clear_sky_of, expect
 from gateway.planning.history import FILE_NAME, SiteHistory
 from gateway.planning.messages import CurveMessage, PlanMessage, PlannedSeries, ScoreMessage, StateMessage
 from gateway.planning.model import Plan, PlanInput
+from gateway.planning.offering import OfferRound, Work, at_begin, next_begin_s, spread_of
 from gateway.planning.problem import NoPlanError, PlanProblem, Shape
 from gateway.planning.site_input import plan_input
 
@@ -24,6 +27,9 @@ class Planner:
         self._problem: PlanProblem | None = None
         self._sky: tuple[tuple[float | None, float | None], ClearSky | None] | None = None
         self._trouble = ""
+        self._offer_problem: PlanProblem | None = None
+        self._offered_s = self._under_way_until_s = -inf
+        self._round: Iterator[Work] = iter(())
 
     def plan(self, state: StateMessage) -> PlanMessage:
         """The plan that answers a state; `failed` with the reason where there is none."""
@@ -37,6 +43,7 @@ class Planner:
         except NoPlanError as error:
             reason = str(error)[:300]
             return PlanMessage(id=state.id, status="failed", reason=reason, assumptions=said, scores=scores)
+        self._offer_next(state, plan)
         return PlanMessage(
             id=state.id,
             status="incumbent" if plan.status == "incumbent" else "optimal",
@@ -52,6 +59,29 @@ class Planner:
             series=_series(given, plan, expected),
             scores=scores,
         )
+
+    def offers(self) -> Iterator[Work]:
+        """The round of offers that is under way: each item is one solution, and a message where one is finished."""
+        return self._round
+
+    def _offer_next(self, state: StateMessage, plan: Plan) -> None:
+        """Begin a round where one is due; one that is under way goes on while its first interval has not begun."""
+        due = not 0.0 <= state.utc_s - self._offered_s < state.planning.offer.every_s
+        if not state.offers or not due or state.utc_s < self._under_way_until_s:
+            return
+        later = at_begin(state, plan, next_begin_s(state.utc_s, float(state.planning.step_s)))
+        self._offered_s, self._under_way_until_s = state.utc_s, later.utc_s
+        self._round = self._rounds(later)
+
+    def _rounds(self, later: StateMessage) -> Iterator[Work]:
+        expected = expect(later, self._remembered(later), self._sky_above(later), scored=False)
+        given, _ = plan_input(later, expected.load, expected.sun)
+        made = OfferRound(later, given, spread_of(expected.load, expected.sun))
+        if self._offer_problem is None or self._offer_problem.shape != made.shape():
+            self._offer_problem = PlanProblem(made.shape())
+            yield None
+        yield from made.run(self._offer_problem)
+        self._under_way_until_s = -inf
 
     def _solved(self, given: PlanInput, time_limit_s: float) -> Plan:
         shape = Shape.of(given)

@@ -15,8 +15,9 @@ import cvxpy as cp
 import numpy as np
 from scipy import sparse
 
+from gateway.planning.child_plan import CHILD_BLOCKS
 from gateway.planning.model import Plan, PlanInput, ResourcePlan
-from gateway.planning.parameters import checked_steps, kw, parameter_values, watts, window
+from gateway.planning.parameters import checked_steps, child_steps, kw, parameter_values, watts, window
 
 LIMIT_PER_KWH: Final = 100.0
 CAR_PER_KWH: Final = 10.0
@@ -58,6 +59,7 @@ class Shape:
     reserve: bool
     demand: bool
     dispatch: bool = False
+    children: int = 0
 
     @classmethod
     def of(cls, given: PlanInput) -> Shape:
@@ -72,6 +74,7 @@ class Shape:
             given.reserve is not None,
             given.tariff.demand_per_kw > 0.0,
             bool(given.dispatch_w),
+            len(given.children),
         )
 
 
@@ -108,6 +111,8 @@ class PlanProblem:
             net = net - self._add_solar()
         if shape.thermal:
             net = net + self._add_thermal()
+        if shape.children:
+            net = net + self._add_children()
         self._constrain("balance", self._import - self._export == net)
         self._add_interchange()
         if shape.reserve:
@@ -195,6 +200,32 @@ class PlanProblem:
         self._constrain("thermal least", held + cold >= self._parameter("thermal_least", (count, steps)))
         self._constrain("thermal most", held - cold <= self._parameter("thermal_full", (count, steps)))
         return cp.sum(power, axis=0)
+
+    def _add_children(self) -> Any:
+        """What layers below take more than they plan themselves, as blocks that are worth their prices to them."""
+        count, steps, hours = self.shape.children, self.shape.steps, self._hours
+        first = child_steps(steps)
+        rows = count * first
+        taken = self._blocks = cp.Variable((rows, CHILD_BLOCKS), nonneg=True)
+        widths = self._parameter("child_widths", (rows, CHILD_BLOCKS), nonneg=True)
+        self._constrain("child blocks", taken <= widths)
+        more = self._more = self._parameter("child_lower", rows) + cp.sum(taken, axis=1)
+        self._worth = hours * cp.sum(cp.multiply(self._parameter("child_prices", (rows, CHILD_BLOCKS)), taken))
+        self._cost -= self._worth
+        within = np.kron(np.eye(count), np.tril(np.ones((first, first)))) * hours
+        down, up = (self._parameter(f"child_{side}_kwh", rows, nonneg=True) for side in ("down", "up"))
+        self._constrain("child energy down", within @ more <= down)
+        self._constrain("child energy up", within @ more >= -up)
+        if first > 1:
+            differs = np.kron(np.eye(count), np.eye(first, k=0) - np.eye(first, k=-1))
+            differs[::first] = 0.0
+            ramp, base = self._parameter("child_ramp", rows, nonneg=True), self._parameter("child_base", rows)
+            self._constrain("child ramp up", differs @ (more + base) <= ramp)
+            self._constrain("child ramp down", differs @ (more + base) >= -ramp)
+        by_step = sparse.csr_matrix(
+            (np.ones(rows), (np.tile(np.arange(first), count), np.arange(rows))), shape=(steps, rows)
+        )
+        return by_step @ more
 
     def _add_interchange(self) -> None:
         steps, hours = self.shape.steps, self._hours
@@ -316,7 +347,7 @@ class PlanProblem:
             watts(self._import.value - self._export.value),
             tuple(float(value) for value in lambda_per_kwh),
             tuple(self._resources(given)),
-            float(self._problem.value) - penalties,
+            float(self._problem.value) - penalties + (float(self._worth.value) if self.shape.children else 0.0),
             {name: kwh for name, kwh in given_up.items() if kwh > GIVEN_UP_KWH},
             status,
             solve_s,
@@ -367,4 +398,10 @@ class PlanProblem:
             for at, pump in enumerate(given.thermal):
                 stored = (pump.stored_wh, *watts(self._held.value[at]))
                 found.append(ResourcePlan(pump.name, watts(self._heat.value[at]), stored, float(worth[at])))
+        if given.children:
+            first, more = child_steps(given.steps), watts(self._more.value)
+            for at, child in enumerate(given.children):
+                own = more[at * first : (at + 1) * first] + (0.0,) * (given.steps - first)
+                power_w = tuple(base + each for base, each in zip(child.base_w, own, strict=True))
+                found.append(ResourcePlan(child.name, power_w))
         return found

@@ -7,17 +7,23 @@ whatever happens to it, control starts it again.
 from __future__ import annotations
 
 import os
+import select
 import socket
 import sys
 import threading
+from contextlib import suppress
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Final
+
+from config.strict import Strict
 
 SOCKET_NAME: Final = "planner.sock"
 NICENESS: Final = 10
 ONE_THREAD: Final = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "RAYON_NUM_THREADS")
 """Read when the libraries are loaded: the solver takes one core at most."""
+
+_DONE: Final = object()
 
 
 def main() -> int:
@@ -47,21 +53,35 @@ def main() -> int:
 
 
 def _serve(connection: socket.socket, planner: object) -> None:
+    """Answer each state with a plan at once; while none waits, work on the offers, one solution at a time."""
     from gateway.planning.messages import RefusedMessageError, StateMessage, decode, encode
     from gateway.planning.planner import Planner
 
     assert isinstance(planner, Planner)
-    with connection.makefile("rb") as lines:
-        for line in lines:
+    with connection.makefile("rb") as lines, suppress(BrokenPipeError, ConnectionResetError):
+        while True:
+            while not _waits(connection):
+                work = next(planner.offers(), _DONE)
+                if work is _DONE:
+                    break
+                if isinstance(work, Strict):
+                    connection.sendall(encode(work))
+            # Control asks once, and again when it has its answer: nothing is left in the buffer of `lines`.
+            line = lines.readline()
+            if not line:
+                return
             try:
                 state = decode(line, StateMessage)
             except RefusedMessageError as error:
                 sys.stderr.write(f"{error}\n")
                 continue
-            try:
-                connection.sendall(encode(planner.plan(state)))
-            except (BrokenPipeError, ConnectionResetError):
-                return
+            connection.sendall(encode(planner.plan(state)))
+
+
+def _waits(connection: socket.socket) -> bool:
+    """Whether something has come, or the other side is gone."""
+    readable, _, _ = select.select([connection], [], [], 0.0)
+    return bool(readable)
 
 
 def _end_with_our_parent() -> None:

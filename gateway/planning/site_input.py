@@ -8,8 +8,9 @@ from math import inf
 from typing import Final
 
 from config.vocabulary import Quantity
+from gateway.planning.child_plan import CHILD_STEPS, ChildPlan, ChildStep, child_step
 from gateway.planning.forecast import Band
-from gateway.planning.messages import ConnectionState, DispatchState, LimitState, StateMessage
+from gateway.planning.messages import ChildState, ConnectionState, DispatchState, LimitState, StateMessage
 from gateway.planning.model import LASTING_S, BatteryPlan, PlanInput, Reserve, Series, SolarPlan, Tariff, VehiclePlan
 
 SUN: Final = "sun"
@@ -19,6 +20,8 @@ UNPLANNED_S: Final = 3600.0
 """A car of which nobody knows what it needs is taken to go on for so long."""
 
 PRICE_SAMPLES: Final = 5
+BELIEVED_PER_KWH: Final = 9.0
+"""A price from another layer counts up to this: beyond it a car would be left without its energy for the sake of it."""
 
 
 @dataclass(slots=True)
@@ -35,6 +38,10 @@ class Horizon:
             middle_s = self.begin_utc_s + (step + 0.5) * self.step_s
             if from_utc_s <= middle_s and (until_utc_s is None or middle_s < until_utc_s):
                 yield step
+
+    def clock_step(self, step: int, begin_utc_s: float) -> int:
+        """How many of the clock's steps after the one that began then the middle of a step lies."""
+        return int((self.begin_utc_s + (step + 0.5) * self.step_s - begin_utc_s) // self.step_s)
 
 
 @dataclass(slots=True)
@@ -71,6 +78,7 @@ def plan_input(state: StateMessage, load: Band, sun: Band) -> tuple[PlanInput, s
         _batteries(state),
         _vehicles(state, horizon),
         solar,
+        children=_children(state, horizon),
         reserve=_reserve(state, horizon),
         dispatch_w=_dispatched(state, horizon),
     )
@@ -105,6 +113,33 @@ def _vehicles(state: StateMessage, horizon: Horizon) -> tuple[VehiclePlan, ...]:
     return tuple(found)
 
 
+def _children(state: StateMessage, horizon: Horizon) -> tuple[ChildPlan, ...]:
+    """Each of the plan's steps is the clock's step in which its middle lies."""
+    found = []
+    for child in state.children:
+        at = [horizon.clock_step(step, child.begin_utc_s) for step in range(horizon.steps)]
+        base = [child.base_w[min(max(one, 0), len(child.base_w) - 1)] for one in at]
+        steps = [_child_step(child, one, base[step]) for step, one in enumerate(at[:CHILD_STEPS])]
+        found.append(
+            ChildPlan(
+                child.name, tuple(base), tuple(steps), child.energy_up_wh, child.energy_down_wh, child.ramp_w_per_s
+            )
+        )
+    return tuple(found)
+
+
+def _child_step(child: ChildState, at: int, base_w: float) -> ChildStep | None:
+    offered = child.intervals[at] if 0 <= at < len(child.intervals) else None
+    if offered is None:
+        return None
+    points = tuple(zip(map(_believed, offered.prices_per_kwh), offered.powers_w, strict=True))
+    return child_step(points, offered.lower_w, offered.upper_w, base_w, child.delivered_pu)
+
+
+def _believed(price_per_kwh: float) -> float:
+    return min(max(price_per_kwh, -BELIEVED_PER_KWH), BELIEVED_PER_KWH)
+
+
 def tariff_prices(state: StateMessage, horizon: Horizon) -> tuple[Series, Series]:
     """Import and export price by step: the tariff's mean over it, or the parent's price and half the spread."""
     imports, exports = [], []
@@ -117,7 +152,8 @@ def tariff_prices(state: StateMessage, horizon: Horizon) -> tuple[Series, Series
         imports.append(sum(one.import_per_kwh for one in each) / PRICE_SAMPLES)
         exports.append(sum(one.export_per_kwh for one in each) / PRICE_SAMPLES)
     for dispatch in state.dispatches:
-        for step, price in _announced(dispatch, horizon):
+        for step, told in _announced(dispatch, horizon):
+            price = _believed(told)
             spread = (imports[step] - exports[step]) / 2.0
             imports[step], exports[step] = price + spread, price - spread
     return tuple(imports), tuple(exports)
@@ -127,6 +163,9 @@ def _announced(dispatch: DispatchState, horizon: Horizon) -> Iterator[tuple[int,
     """The parent's price by step: its lambda while the dispatch holds, then its path in intervals as long."""
     if dispatch.lambda_per_kwh is None:
         return
+    if dispatch.until_replaced:
+        yield from _by_the_clock(dispatch, dispatch.lambda_per_kwh, horizon)
+        return
     path = (dispatch.lambda_per_kwh, *dispatch.path_per_kwh)
     if dispatch.until_utc_s is None:
         path = path[:1]
@@ -134,6 +173,15 @@ def _announced(dispatch: DispatchState, horizon: Horizon) -> Iterator[tuple[int,
     for step in horizon.during(dispatch.from_utc_s, None):
         since_s = horizon.begin_utc_s + (step + 0.5) * horizon.step_s - dispatch.from_utc_s
         at = 0 if length_s == inf else int(since_s // length_s)
+        if at < len(path):
+            yield step, path[at]
+
+
+def _by_the_clock(dispatch: DispatchState, price: float, horizon: Horizon) -> Iterator[tuple[int, float]]:
+    """The price of the clock's step in which the dispatch was given, then the path's."""
+    path = (price, *dispatch.path_per_kwh)
+    for step in horizon.during(dispatch.from_utc_s, None):
+        at = horizon.clock_step(step, dispatch.from_utc_s // horizon.step_s * horizon.step_s)
         if at < len(path):
             yield step, path[at]
 
@@ -189,9 +237,17 @@ def _dispatched(state: StateMessage, horizon: Horizon) -> tuple[float | None, ..
     """The net power that a parent has asked for; None where it leaves the choice. Empty: nowhere."""
     asked: list[float | None] = [None] * horizon.steps
     for dispatch in sorted(state.dispatches, key=lambda one: one.from_utc_s):
-        for step in horizon.during(dispatch.from_utc_s, dispatch.until_utc_s):
+        for step in horizon.during(dispatch.from_utc_s, _asks_until_s(dispatch, horizon)):
             asked[step] = dispatch.net_power_w
     return tuple(asked) if any(power is not None for power in asked) else ()
+
+
+def _asks_until_s(dispatch: DispatchState, horizon: Horizon) -> float | None:
+    """A share that is replaced with every cycle stands for the step that begins now, and for no later interval."""
+    if not dispatch.until_replaced:
+        return dispatch.until_utc_s
+    next_s = (dispatch.from_utc_s // horizon.step_s + 1.0) * horizon.step_s
+    return horizon.begin_utc_s + horizon.step_s if horizon.begin_utc_s < next_s else next_s
 
 
 def _reserve(state: StateMessage, horizon: Horizon) -> Reserve | None:

@@ -16,8 +16,10 @@ from gateway.settlement.readings import CONNECTION, INTERVAL_S, MICRO_PER_WH, MI
 OUTSIDE: Final = "outside"
 CONGESTION: Final = "surplus:congestion"
 INTERCHANGE: Final = "surplus:interchange"
+REGULATION: Final = "surplus:regulation"
 ENERGY: Final = "energy"
 CONTRACT_PREFIX: Final = "contract:"
+REGULATION_PREFIX: Final = "regulation:"
 
 
 class Posting(NamedTuple):
@@ -29,7 +31,7 @@ class Posting(NamedTuple):
 
 
 class Entry(NamedTuple):
-    """One interval's postings for one subject: `energy`, or `contract:ID`."""
+    """One interval's postings for one subject: `energy`, `contract:ID` or `regulation:ID`."""
 
     begin_s: int
     subject: str

@@ -11,20 +11,28 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Final, NamedTuple
 
-from gateway.settlement.accounting import CONTRACT_PREFIX, Entry, Posting
+from gateway.settlement.accounting import CONTRACT_PREFIX, REGULATION_PREFIX, Entry, Posting
 from gateway.settlement.readings import Grade, IntervalPrice, Reading
+from gateway.settlement.regulation import IntervalRegulation
 
 FILE_NAME: Final = "ledger.sqlite"
-VERSION: Final = 1
+VERSION: Final = 2
 WAIT_S: Final = 10.0
 """For another settlement of the same site to end."""
 
-_SCHEMA: Final = """
+_REGULATION: Final = """
+CREATE TABLE regulation (begin_s INTEGER PRIMARY KEY, up_micro INTEGER NOT NULL, down_micro INTEGER NOT NULL,
+    moved_micro INTEGER NOT NULL, asked_micro INTEGER NOT NULL, missed_micro INTEGER NOT NULL,
+    reserved_ms INTEGER NOT NULL) STRICT;
+"""
+"""What version 2 has and version 1 had not."""
+
+_SCHEMA: Final = f"""
 CREATE TABLE readings (begin_s INTEGER, meter TEXT, in_micro INTEGER NOT NULL, out_micro INTEGER NOT NULL,
     known_ms INTEGER NOT NULL, grade INTEGER NOT NULL, source TEXT NOT NULL, PRIMARY KEY (begin_s, meter)) STRICT;
 CREATE TABLE prices (begin_s INTEGER PRIMARY KEY, local_micro INTEGER NOT NULL, import_micro INTEGER NOT NULL,
     export_micro INTEGER NOT NULL, bound_ms INTEGER NOT NULL, known_ms INTEGER NOT NULL) STRICT;
-CREATE TABLE entries (id INTEGER PRIMARY KEY, begin_s INTEGER NOT NULL, subject TEXT NOT NULL,
+{_REGULATION}CREATE TABLE entries (id INTEGER PRIMARY KEY, begin_s INTEGER NOT NULL, subject TEXT NOT NULL,
     estimated INTEGER NOT NULL, note TEXT NOT NULL, posted_utc TEXT NOT NULL,
     reverses INTEGER UNIQUE REFERENCES entries (id)) STRICT;
 CREATE INDEX entries_by_interval ON entries (begin_s, subject);
@@ -79,7 +87,12 @@ class Ledger:
             raise
         self._db.commit()
 
-    def take(self, readings: Iterable[Reading], prices: Iterable[IntervalPrice]) -> None:
+    def take(
+        self,
+        readings: Iterable[Reading],
+        prices: Iterable[IntervalPrice],
+        regulation: Iterable[IntervalRegulation] = (),
+    ) -> None:
         """Keep what is better than what is known: a higher grade, longer known, or the newest correction."""
         self._db.executemany(
             "INSERT INTO readings VALUES (?, ?, ?, ?, ?, ?, ?) ON CONFLICT (begin_s, meter) DO UPDATE SET "
@@ -95,6 +108,13 @@ class Ledger:
             "WHERE excluded.known_ms > known_ms",
             prices,
         )
+        self._db.executemany(
+            "INSERT INTO regulation VALUES (?, ?, ?, ?, ?, ?, ?) ON CONFLICT (begin_s) DO UPDATE SET "
+            "up_micro = excluded.up_micro, down_micro = excluded.down_micro, moved_micro = excluded.moved_micro, "
+            "asked_micro = excluded.asked_micro, missed_micro = excluded.missed_micro, "
+            "reserved_ms = excluded.reserved_ms WHERE excluded.reserved_ms > reserved_ms",
+            regulation,
+        )
 
     def readings(self, from_s: int, until_s: int) -> list[Reading]:
         """What is known of the meters of the intervals that begin in a window."""
@@ -106,6 +126,11 @@ class Ledger:
         rows = self._db.execute("SELECT * FROM prices WHERE begin_s >= ? AND begin_s < ?", (from_s, until_s))
         return [IntervalPrice(*row) for row in rows]
 
+    def regulation(self, from_s: int, until_s: int) -> list[IntervalRegulation]:
+        """What is known of the regulation in the intervals that begin in a window."""
+        rows = self._db.execute("SELECT * FROM regulation WHERE begin_s >= ? AND begin_s < ?", (from_s, until_s))
+        return [IntervalRegulation(*row) for row in rows]
+
     def newest_s(self) -> int | None:
         """Begin of the last interval that anything is known of."""
         sql = "SELECT max(begin_s) FROM (SELECT begin_s FROM readings UNION ALL SELECT begin_s FROM prices)"
@@ -115,7 +140,7 @@ class Ledger:
     def post(self, wanted: Iterable[Entry], from_s: int, until_s: int, posted_utc: str) -> Posted:
         """Make the window's entries the wanted ones.
 
-        What is the same stays. What differs, and a contract that is no longer wanted, is reversed. Raises LedgerError
+        What is the same stays. What differs, and an agreement that is no longer wanted, is reversed. Raises LedgerError
         for an entry that does not sum to zero.
         """
         standing = self._standing(from_s, until_s)
@@ -133,7 +158,7 @@ class Ledger:
             self._insert(entry, None, posted_utc)
             posted += 1
         for entry_id, entry in standing.values():
-            if entry.subject.startswith(CONTRACT_PREFIX):
+            if entry.subject.startswith((CONTRACT_PREFIX, REGULATION_PREFIX)):
                 self._reverse(entry_id, entry, posted_utc)
                 turned += 1
         return Posted(posted, turned, unchanged)
@@ -209,6 +234,8 @@ def _prepare(db: sqlite3.Connection, path: Path | str) -> None:
             raise LedgerError(f"{path}: a database, but no ledger")
         # One script in one transaction: after a crash there is a whole schema or none.
         db.executescript(f"BEGIN IMMEDIATE;{_SCHEMA}PRAGMA user_version = {VERSION};COMMIT;")
+    elif version == 1:
+        db.executescript(f"BEGIN IMMEDIATE;{_REGULATION}PRAGMA user_version = {VERSION};COMMIT;")
     elif version != VERSION:
         raise LedgerError(f"{path}: a ledger of version {version}; this reads version {VERSION}")
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import csv
 import json
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from datetime import UTC, datetime
 from enum import IntEnum
 from math import isfinite
@@ -76,12 +76,9 @@ def from_journal(directory: Path) -> tuple[list[Reading], list[IntervalPrice]]:
     What several processes saw of one interval is added up. Where that makes more than the interval, the clock was set
     back, and the longest of them counts.
     """
-    paths = [directory / name for name in JOURNAL_FILES]
-    if not any(path.exists() for path in paths):
-        raise FileNotFoundError(directory / JOURNAL_FILES[-1])
     readings: dict[tuple[int, str], Reading] = {}
     prices: dict[int, IntervalPrice] = {}
-    for entry in _entries(paths):
+    for entry in interval_entries(directory):
         for reading in _readings_in(entry):
             key = reading.begin_s, reading.meter
             readings[key] = _joined(readings[key], reading) if key in readings else reading
@@ -121,7 +118,11 @@ def micro(value: float) -> int:
     return round(value * MILLION)
 
 
-def _entries(paths: Iterable[Path]) -> Iterator[dict[str, Any]]:
+def interval_entries(directory: Path) -> Iterator[dict[str, Any]]:
+    """The journal's entries of intervals, oldest first; raises FileNotFoundError without journal."""
+    paths = [directory / name for name in JOURNAL_FILES]
+    if not any(path.exists() for path in paths):
+        raise FileNotFoundError(directory / JOURNAL_FILES[-1])
     for path in paths:
         if not path.exists():
             continue

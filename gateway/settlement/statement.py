@@ -8,11 +8,12 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, Final
 
-from config.contracts import Contract
-from gateway.settlement.accounting import CONGESTION, ENERGY, INTERCHANGE, Posting, balances, entries
+from config.contracts import Contract, RegulationTerms
+from gateway.settlement.accounting import CONGESTION, ENERGY, INTERCHANGE, REGULATION, Posting, balances, entries
 from gateway.settlement.estimation import STANDS_FOR_S, completed
 from gateway.settlement.ledger import Ledger, Line, Posted
 from gateway.settlement.readings import INTERVAL_S, MILLION, IntervalPrice, Reading, utc_text
+from gateway.settlement.regulation import IntervalRegulation, regulation_entries
 
 CSV_COLUMNS: Final = (
     *(
@@ -63,7 +64,7 @@ class Statement:
             },
             "surplus": {
                 name.partition(":")[2]: decimal(self.accounts[name].amount_micro)
-                for name in (CONGESTION, INTERCHANGE)
+                for name in (CONGESTION, INTERCHANGE, REGULATION)
                 if name in self.accounts
             },
             "sum": dict(zip(("energy_kwh", "amount"), map(decimal, self.sum_micro), strict=True)),
@@ -91,20 +92,23 @@ def settle(
     prices: Iterable[IntervalPrice],
     window_s: tuple[int, int],
     now_s: float,
+    regulation: Iterable[IntervalRegulation] = (),
+    terms: Iterable[RegulationTerms] = (),
 ) -> Statement:
     """Settle the intervals that begin in a window and have ended; the same again changes nothing.
 
-    `readings` and `prices` are added to what the ledger knows. Raises LedgerError.
+    `readings`, `prices` and `regulation` are added to what the ledger knows. Raises LedgerError.
     """
     from_s, until_s = window_s[0], min(window_s[1], int(now_s // INTERVAL_S) * INTERVAL_S)
     with ledger.change():
-        ledger.take(readings, prices)
+        ledger.take(readings, prices, regulation)
         looked_s = from_s - STANDS_FOR_S
         newest_s = ledger.newest_s()
         last_s = until_s if newest_s is None else min(until_s, newest_s + INTERVAL_S)
         known = ledger.readings(looked_s, last_s), ledger.prices(looked_s, last_s)
         intervals, unsettled = completed(*known, from_s, last_s)
-        posted = ledger.post(entries(intervals, contracts), from_s, until_s, utc_text(now_s))
+        wanted = entries(intervals, contracts) + regulation_entries(ledger.regulation(from_s, until_s), terms)
+        posted = ledger.post(wanted, from_s, until_s, utc_text(now_s))
         lines = ledger.lines(from_s, until_s)
         standing = ledger.standing(from_s, until_s)
     settled = [entry for entry in standing if entry.subject == ENERGY]

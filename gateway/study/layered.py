@@ -120,7 +120,7 @@ def _summed_up(trials: list[Trial]) -> dict[str, Any]:
         "attained_min": round(min(one.attained for one in trials), 5),
         "fleets_below_reach": sum(one.cost_gap > COST_REACH or one.attained < SAVINGS_REACH for one in trials),
         "violations": sum(one.violations for one in trials),
-        "violation_wh": round(sum(one.violation_wh for one in trials), 3),
+        "violation_wh": round(sum((one.violation_wh for one in trials), 0.0), 3),
         "impossible": sum(one.impossible for one in trials),
         "rounds_max": max(one.rounds for one in trials),
     }

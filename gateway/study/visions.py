@@ -194,7 +194,7 @@ def _judged(
     figures = Figures(
         cost=round(cost.total, 6),
         violations=len(broken),
-        violation_wh=round(sum(one.beyond_wh for one in broken), 3),
+        violation_wh=round(sum((one.beyond_wh for one in broken), 0.0), 3),
         orders_undone=undone,
         points_disclosed=len(wire.points),
         messages=wire.messages,

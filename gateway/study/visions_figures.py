@@ -141,7 +141,7 @@ def _scaling(comparisons: Sequence[Comparison]) -> list[Figure]:
     sizes = [one.fleet.size for one in comparisons]
     charts = (
         ("cost_pct", "Cost beyond Total TSO's", "%", "linear"),
-        ("solve_s", "Time to solve, all parties one after another", "s", "log"),
+        ("solve_s", "Processor time to solve, all parties together", "s", "log"),
         ("messages", "Messages of the day", "messages", "log"),
         ("points_disclosed", "Points known outside what they belong to", "points", "log"),
     )

@@ -211,7 +211,7 @@ Action: TypeAlias = PhaseBegins | GiveOrder | GiveSignal | Beat
 
 def load_script(path: Path | None = None) -> Script:
     """Read a script, the shipped demo where no path is given. Raises ScriptError with all findings."""
-    source: Traversable = files("config") / "scenarios" / "demo_orders.yaml" if path is None else path
+    source: Traversable = files("config") / "scripts" / "demo_orders.yaml" if path is None else path
     try:
         return Script.model_validate(yaml.safe_load(source.read_text(encoding="utf-8")))
     except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:

@@ -14,7 +14,8 @@ parents' broker:
 `profiles` are by device. `endpoints` is the object that `gateway twins` prints; for a device that is not in its key
 `endpoints`, the site's own address is the target. A fault is named by device and name: a device of the site, a parent
 of it (its messages), or `broker` (the connection to the parents' broker). Several devices on one connection share a
-proxy; faults of frames and values then concern the named one alone, faults of the connection all of them.
+proxy; faults of frames and values then concern the named one alone, faults of the connection all of them. Chargers that
+call by OCPP find the proxy where the gateway would listen, and `endpoints` tells the gateway to listen elsewhere.
 `check_fault(site, profiles, device, fault, parameters)` says beforehand, without a proxy, whether it could be set.
 
 All run in the running loop, through `create_server`, `create_connection` and timers and nothing else, serial lines,
@@ -45,9 +46,9 @@ of `[{"device", "fault", "parameters"}]`, YAML or JSON, says which faults there 
 
 How it is built: `registry.py` has the faults as data, `fault.py` holds what is asked for against them, `fault_set.py`
 those in force on a link; `line.py` is the core, bytes and times in and out; `effects.py` does what needs frames alone,
-a `Speech` (`modbus_speech.py`, `mqtt_speech.py`, `sim_devices/opcua_speech.py`) what needs their meaning.
-`tcp_proxy.py` and `serial_proxy.py` bring it to wires. `FaultWorld`, `FaultEvent`, `check_fault`, `fault_targets` and
-`BROKER` are in `sim_devices.faults.world`.
+a `Speech` (`modbus_speech.py`, `mqtt_speech.py`, `ocpp_speech.py`, `sim_devices/opcua_speech.py`) what needs their
+meaning. `tcp_proxy.py` and `serial_proxy.py` bring it to wires. `FaultWorld`, `FaultEvent`, `check_fault`,
+`fault_targets` and `BROKER` are in `sim_devices.faults.world`.
 """
 
 from sim_devices.faults.board import FaultBoard, Placed

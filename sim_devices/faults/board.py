@@ -6,7 +6,8 @@ from collections.abc import Mapping
 from typing import Any, NamedTuple, Protocol
 
 from sim_devices.faults.fault import FaultError, Target, make_fault
-from sim_devices.faults.fault_set import FaultSet
+from sim_devices.faults.fault_set import FaultNumbers, FaultSet
+from sim_devices.faults.registry import FAULTS
 
 
 class Proxy(Protocol):
@@ -34,6 +35,9 @@ class FaultBoard:
 
     def __init__(self, placed: Mapping[str, Placed], without: Mapping[str, str] | None = None) -> None:
         self.placed = dict(placed)
+        self._numbers = FaultNumbers()
+        for each in self.placed.values():
+            each.proxy.faults.numbers = self._numbers
         self._without = dict(without or {})
 
     def check(self, device: Any, fault: Any, parameters: Any = None) -> None:
@@ -41,15 +45,23 @@ class FaultBoard:
         make_fault(fault, self._named(device).target, _options(parameters))
 
     def set(self, device: Any, fault: Any, parameters: Any = None) -> int:
-        """Set a fault; its id, by which it is known together with the device."""
+        """Set a fault; its id, which no other fault of this board has had."""
         target, proxy = self._named(device)
         return proxy.faults.set_by(fault, _options(parameters), target).id
 
     def clear(self, device: Any = None, what: Any = None) -> int:
-        """Clear the fault of that id or name (None: all) on a device (None: on all); how many were in force."""
+        """Clear the fault of that id or name (None: all) on a device (None: on all); how many were in force.
+
+        What was never set by that id, and a name that is none of a fault, are refused.
+        """
         if isinstance(what, bool) or not (what is None or isinstance(what, int | str)):
             raise FaultError(f"clear: expected the name of a fault, its id, or all, not {what!r}")
         what = None if what == "all" else what
+        if isinstance(what, str) and what not in FAULTS:
+            raise FaultError(f"no fault {what!r}; there are {', '.join(FAULTS)}")
+        if isinstance(what, int) and not 0 < what <= self._numbers.last:
+            given = f"ids are 1 to {self._numbers.last}" if self._numbers.last else "none has been set"
+            raise FaultError(f"no fault has the id {what}; {given}")
         if device is None:
             proxies = {id(placed.proxy): placed.proxy for placed in self.placed.values()}
             return sum(proxy.faults.clear(what) for proxy in proxies.values())

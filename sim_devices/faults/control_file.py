@@ -82,7 +82,10 @@ def _wanted(board: FaultBoard, text: str) -> dict[str, dict[str, Any]]:
             if not isinstance(item, dict) or not {"device", "fault"} <= item.keys() <= _KEYS:
                 raise FaultError(f"expected device, fault and parameters, not {item!r}")
             board.check(item["device"], item["fault"], item.get("parameters"))
-            wanted[json.dumps(item, sort_keys=True, default=str)] = item
+            key = json.dumps(item, sort_keys=True, default=str)
+            if key in wanted:
+                raise FaultError(f"{item['fault']} on {item['device']} with these parameters is in the list already")
+            wanted[key] = item
         except FaultError as error:
             wrong.append(f"[{at}]: {error}")
     if wrong:

@@ -78,6 +78,18 @@ class ActiveFault:
         return known | {"acted": self.acted, "active": self.alive(now_s), **left}
 
 
+class FaultNumbers:
+    """Gives each fault its id; sets that share one give no id twice."""
+
+    def __init__(self) -> None:
+        self.last = 0
+
+    def next(self) -> int:
+        """One more than the last."""
+        self.last += 1
+        return self.last
+
+
 class FaultSet:
     """The faults of one link, shared by its connections, in the order in which they were set.
 
@@ -91,11 +103,17 @@ class FaultSet:
         self.struck: Callable[[ActiveFault], None] = lambda _: None
         self.understood = False
         self.listeners: list[Callable[[], None]] = []
-        self.last_id = 0
+        self.numbers = FaultNumbers()
+        self._made = 0
         self._clock = clock
         self._seed = seed
         self._active: list[ActiveFault] = []
         self._past: deque[ActiveFault] = deque(maxlen=REMEMBERED)
+
+    @property
+    def last_id(self) -> int:
+        """The highest id so far: what is set later has a higher one."""
+        return self.numbers.last
 
     def set(self, name: str, **options: Any) -> ActiveFault:
         """Put a fault in force; see `make_fault` for the options. Raises FaultError."""
@@ -109,9 +127,10 @@ class FaultSet:
             raise FaultError(f"{name}: {MOST_FAULTS} faults are set already")
         now_s = self._clock()
         ends_s = math.inf if fault.duration_s is None else now_s + fault.duration_s
-        self.last_id += 1
-        rng = Random(f"{self._seed}/{self.last_id}")
-        active = ActiveFault(self.last_id, fault, rng, now_s, ends_s, "" if target is None else target.name)
+        # Chance goes by this set's own count: what is set on another link changes nothing here.
+        self._made += 1
+        rng = Random(f"{self._seed}/{self._made}")
+        active = ActiveFault(self.numbers.next(), fault, rng, now_s, ends_s, "" if target is None else target.name)
         self._active.append(active)
         self.struck(active)
         self._tell()

@@ -10,7 +10,8 @@ import struct
 from collections.abc import Callable
 from typing import Final, NamedTuple, Protocol
 
-from sim_devices.faults.registry import MODBUS_RTU, MODBUS_RTU_TCP, MODBUS_TCP, MQTT, OPCUA, Direction
+from sim_devices.faults import websocket
+from sim_devices.faults.registry import MODBUS_RTU, MODBUS_RTU_TCP, MODBUS_TCP, MQTT, OCPP, OPCUA, Direction
 from sim_devices.modbus.pdu import ERROR_BIT, READ_HOLDING, READ_INPUT, WRITE_MULTIPLE, WRITE_SINGLE
 from sim_devices.modbus.rtu_frames import LONGEST, framed, is_whole
 
@@ -23,7 +24,7 @@ _MULTIPLES: Final = (15, WRITE_MULTIPLE)
 class Frame(NamedTuple):
     """A whole frame: its bytes, the unit that it names, and its PDU, both of Modbus.
 
-    `is_subject`: faults of frames are about it; of MQTT those are its messages, of OPC UA its services.
+    `is_subject`: faults of frames are about it; of MQTT and OCPP those are its messages, of OPC UA its services.
     """
 
     raw: bytes
@@ -157,12 +158,28 @@ class UaFraming:
         return frame.raw if pdu is None else pdu
 
 
+class WebSocketFraming:
+    """WebSocket, as OCPP-J uses it: the upgrade, then frames. Only whole messages of text are a subject."""
+
+    resynchronizes = False
+
+    def length(self, direction: Direction, data: bytes) -> int | None:
+        return websocket.length(data)
+
+    def take(self, raw: bytes) -> Frame:
+        return Frame(raw, 0, raw, is_subject=websocket.is_text(raw))
+
+    def made_over(self, frame: Frame, *, unit: int | None = None, pdu: bytes | None = None) -> bytes:
+        return frame.raw if pdu is None else pdu
+
+
 _FRAMINGS: Final[dict[str, Callable[[], Framing]]] = {
     MODBUS_TCP: MbapFraming,
     MODBUS_RTU: RtuFraming,
     MODBUS_RTU_TCP: RtuFraming,
     MQTT: MqttFraming,
     OPCUA: UaFraming,
+    OCPP: WebSocketFraming,
 }
 
 

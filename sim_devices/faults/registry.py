@@ -28,12 +28,13 @@ MODBUS_RTU: Final = "modbus_rtu"
 MODBUS_RTU_TCP: Final = "modbus_rtu_tcp"
 OPCUA: Final = "opcua"
 MQTT: Final = "mqtt"
+OCPP: Final = "ocpp"
 PARENT: Final = "parent"
 """What a parent of the site says, on its topics."""
 
 MODBUS: Final = (MODBUS_TCP, MODBUS_RTU, MODBUS_RTU_TCP)
-CONNECTIONS: Final = (MODBUS_TCP, MODBUS_RTU_TCP, OPCUA, MQTT)
-EVERY: Final = (*MODBUS, OPCUA, MQTT)
+CONNECTIONS: Final = (MODBUS_TCP, MODBUS_RTU_TCP, OPCUA, MQTT, OCPP)
+EVERY: Final = (*MODBUS, OPCUA, MQTT, OCPP)
 PARENTS: Final = (PARENT,)
 
 REQUEST: Final = (Direction.REQUEST,)
@@ -42,6 +43,13 @@ BOTH: Final = (Direction.REQUEST, Direction.REPLY)
 
 EXCEPTION_CODES: Final = (1, 2, 3, 4, 5, 6, 10, 11)
 """MODBUS Application Protocol V1.1b3, section 7, without 8, which is of files."""
+
+
+CALL_ERRORS: Final = (
+    "NotImplemented", "NotSupported", "InternalError", "ProtocolError", "SecurityError", "FormationViolation",
+    "PropertyConstraintViolation", "OccurenceConstraintViolation", "TypeConstraintViolation", "GenericError",
+)  # fmt: skip
+"""OCPP-J 1.6, table 7, spelled as there."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -304,6 +312,30 @@ _MQTT: Final = (
 )  # fmt: skip
 
 
+def _ocpp(name: str, what: str, **more: Any) -> FaultKind:
+    settings: dict[str, Any] = {"default": REPLY, "allowed": BOTH, "frames": True}
+    return FaultKind(name, (OCPP,), what, **(settings | more), understands=True)
+
+
+_OCPP: Final = (
+    _ocpp(
+        "call_error", "a request is answered by a CALLERROR and does not arrive; in direction reply, the charger's own",
+        default=REQUEST,
+        parameters={"code": Parameter(3, 1, len(CALL_ERRORS), f"1 to {len(CALL_ERRORS)}: {', '.join(CALL_ERRORS)}")},
+    ),
+    _ocpp("malformed_json", "only the first half of a message arrives, in a frame that is whole"),
+    _ocpp("duplicate_id", "a request arrives twice, under the same id"),
+    _ocpp(
+        "late_result", "the answer to a request arrives later, and what is said meanwhile goes before it",
+        parameters={"delay_s": Parameter(10.0, 0.0, _SECONDS, "how much later", whole=False)},
+    ),
+    _ocpp(
+        "charger_reboot", "the charger boots anew (Reset, hard), also in the middle of a transaction", default=BOTH,
+        frames=False, selects=False, lasts=False,
+    ),
+)  # fmt: skip
+
+
 def _parent(name: str, what: str, **parameters: Parameter) -> FaultKind:
     return FaultKind(
         name, PARENTS, what, REPLY, REPLY, parameters=parameters, frames=True, understands=True
@@ -332,6 +364,6 @@ _PARENTS: Final = (
 )  # fmt: skip
 
 FAULTS: Final[Mapping[str, FaultKind]] = {
-    kind.name: kind for kind in (*_LINK, *_FRAMES, *_VALUES, *_OPCUA, *_MQTT, *_PARENTS)
+    kind.name: kind for kind in (*_LINK, *_FRAMES, *_VALUES, *_OPCUA, *_MQTT, *_OCPP, *_PARENTS)
 }
 """Every fault by name."""

@@ -60,7 +60,8 @@ def parent_targets(site: Site) -> dict[str, Target]:
 def target_of(device: KnownDevice, link: Link) -> Target:
     shared = len({other.unit for other in link.devices}) > 1
     unit = device.unit if shared else None
-    return Target((device.address.driver,), device.name, device, unit, understood=True)
+    plain = not isinstance(device.address, OcppConnector) or device.address.tls is None
+    return Target((device.address.driver,), device.name, device, unit, understood=plain)
 
 
 def addresses_of(site: Site, twins: Mapping[str, Any]) -> dict[str, Address]:
@@ -77,7 +78,7 @@ def addresses_of(site: Site, twins: Mapping[str, Any]) -> dict[str, Address]:
 def links_of(site: Site, profiles: Mapping[str, Profile], addresses: Mapping[str, Address]) -> dict[LinkKey, Link]:
     links: dict[LinkKey, Link] = {}
     for name, address in addresses.items():
-        if isinstance(address, OcppConnector):
+        if isinstance(address, OcppConnector) and not address.listen_port:
             continue
         place = (address.device,) if isinstance(address, ModbusRtuAddress) else map(str, place_of(address))
         link = links.setdefault((address.driver, *place), Link(address, []))
@@ -89,5 +90,7 @@ def place_of(address: Address) -> tuple[str, int]:
     if isinstance(address, OpcUaServer):
         parts = urlsplit(address.url)
         return parts.hostname or "127.0.0.1", parts.port or _OPCUA_PORT
-    assert not isinstance(address, ModbusRtuAddress | OcppConnector)
+    if isinstance(address, OcppConnector):
+        return address.listen_host, address.listen_port
+    assert not isinstance(address, ModbusRtuAddress)
     return address.host, address.port

@@ -37,7 +37,8 @@ class TcpFaultProxy:
 
     `protocol`, as the site file names it, says whether frames can be told apart; `understanding` what they mean. A
     target that can't be reached resets the driver's connection. While new connections are refused, the port stays
-    reserved. Needs of its loop no more than `create_server`, `create_connection` and timers.
+    reserved. `called_by_device`: the device calls, and `target` is whoever drives it. Needs of its loop no more than
+    `create_server`, `create_connection` and timers.
     """
 
     def __init__(
@@ -47,9 +48,12 @@ class TcpFaultProxy:
         protocol: str = MODBUS_TCP,
         seed: int | str = 0,
         understanding: Understanding | None = None,
+        called_by_device: bool = False,
     ) -> None:
         self._loop = asyncio.get_running_loop()
         self.target = target
+        self.accepts = Direction.REPLY if called_by_device else Direction.REQUEST
+        """The direction of what comes by the connections that are accepted."""
         self.faults = FaultSet(protocol, self._loop.time, seed)
         self.understanding = understanding
         if understanding is not None:
@@ -152,7 +156,7 @@ class TcpFaultProxy:
             self._open_or_refuse()
 
     async def _listening(self, host: str, port: int) -> asyncio.Server:
-        return await self._loop.create_server(lambda: _Side(_Pair(self), Direction.REQUEST), host, port)
+        return await self._loop.create_server(lambda: _Side(_Pair(self), self.accepts), host, port)
 
     async def _reopen(self) -> None:
         """Listen again, as soon as the port can be had."""
@@ -181,7 +185,7 @@ class TcpFaultProxy:
     async def _join(self, pair: _Pair) -> None:
         """Connect to the device: what the driver says meanwhile waits in its socket."""
         try:
-            await self._loop.create_connection(lambda: _Side(pair, Direction.REPLY), *self.target)
+            await self._loop.create_connection(lambda: _Side(pair, self.accepts.back), *self.target)
             pair.begin()
         except OSError:
             self.counts.unreached += 1
@@ -209,7 +213,7 @@ class _Pair:
         """A side is there; it is read from when both are."""
         self._sides[side.reads.back] = side
         side.read_on(False)
-        if side.reads is Direction.REQUEST:
+        if side.reads is self._proxy.accepts:
             self._proxy.joined(self)
 
     def begin(self) -> None:
@@ -329,7 +333,9 @@ class _Side(asyncio.Protocol):
     def end(self) -> None:
         """Say that nothing more comes, after what was sent."""
         if self._transport is not None and not (self.is_ended or self._transport.is_closing()):
-            self._transport.write_eof()
+            # Where the other end is gone already, `connection_lost` is on its way.
+            with contextlib.suppress(OSError):
+                self._transport.write_eof()
         self.is_ended = True
 
     def close(self) -> None:

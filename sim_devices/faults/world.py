@@ -9,6 +9,7 @@ import argparse
 import asyncio
 import json
 import os
+import socket
 import sys
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from contextlib import AsyncExitStack
@@ -30,7 +31,8 @@ from sim_devices.faults.control_topic import ControlTopic
 from sim_devices.faults.fault import FaultError
 from sim_devices.faults.modbus_speech import ModbusUnderstanding
 from sim_devices.faults.mqtt_speech import MqttUnderstanding
-from sim_devices.faults.registry import MQTT
+from sim_devices.faults.ocpp_speech import OcppUnderstanding
+from sim_devices.faults.registry import MQTT, OCPP
 from sim_devices.faults.schedule import FaultEvent
 from sim_devices.faults.serial_proxy import SerialFaultProxy
 from sim_devices.faults.speech import Understanding
@@ -46,6 +48,7 @@ from sim_devices.faults.targets import (
     target_of,
 )
 from sim_devices.faults.tcp_proxy import TcpFaultProxy
+from sim_devices.port_holders import reason
 from sim_devices.until import end_of_process, ended
 
 _ANYWHERE: Final = ("127.0.0.1", 0)
@@ -172,6 +175,8 @@ class FaultWorld:
 
     async def _proxy(self, link: Link) -> TcpFaultProxy | SerialFaultProxy:
         address, name = link.address, link.devices[0].name
+        if isinstance(address, OcppConnector):
+            return await self._called(address, link, name)
         understanding = _understanding(link)
         if not isinstance(address, ModbusRtuAddress):
             at = next((self._listen_at[each.name] for each in link.devices if each.name in self._listen_at), _ANYWHERE)
@@ -182,6 +187,25 @@ class FaultWorld:
             understanding=understanding,
         )  # fmt: skip
         self._stack.push_async_callback(proxy.close)
+        return proxy
+
+    async def _called(self, address: OcppConnector, link: Link, name: str) -> TcpFaultProxy:
+        """A proxy where chargers call, in place of the gateway, which is told to listen at a port kept free for it."""
+        kept = socket.socket()
+        self._stack.callback(kept.close)
+        kept.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        kept.bind(_ANYWHERE)
+        understanding = OcppUnderstanding(link.devices) if address.tls is None else None
+        proxy = TcpFaultProxy(
+            kept.getsockname(), protocol=OCPP, seed=f"{self._seed}/{name}", understanding=understanding,
+            called_by_device=True,
+        )  # fmt: skip
+        self._stack.push_async_callback(proxy.close)
+        host, port = place_of(address)
+        try:
+            await proxy.listen(host, port)
+        except OSError as error:
+            raise FaultError(f"{name}: {host}:{port}: {reason(error, port)}") from error
         return proxy
 
     async def _tcp(
@@ -196,7 +220,7 @@ class FaultWorld:
 
 def _why_not(name: str, address: Address) -> str:
     if isinstance(address, OcppConnector):
-        return f"{name} calls us by {address.driver}: there is no proxy for it"
+        return f"{name} calls us by {address.driver} at a port that nobody knows: address.listen_port is 0"
     return f"{name} has no proxy here"
 
 
@@ -216,6 +240,8 @@ def _readdressed(address: Address, proxy: TcpFaultProxy | SerialFaultProxy) -> d
     if isinstance(address, OpcUaServer) and isinstance(proxy, TcpFaultProxy):
         parts = urlsplit(address.url)
         return said | {"url": parts._replace(netloc=f"{proxy.host}:{proxy.port}").geturl()}
+    if isinstance(address, OcppConnector) and isinstance(proxy, TcpFaultProxy):
+        return said | {"listen_host": proxy.target[0], "listen_port": proxy.target[1]}
     return said | proxy.endpoint
 
 

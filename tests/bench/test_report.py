@@ -54,8 +54,15 @@ def test_a_gateway_that_is_a_second_slow_is_seen_to_break_the_limit(simulate: Si
     report = write_report(simulate(duration_s=60.0, control_delay_s=0.9), demo_site)
     assert report.excursions.count
     assert (report.excursions.longest_s or 0.0) > 0.2
+    assert len(report.excursions.each) == report.excursions.count
+    longest = max(report.excursions.each, key=lambda each: each.lasted_s)
+    assert longest.lasted_s == report.excursions.longest_s
+    assert longest.quantity in ("net_import_w", "net_export_w")
+    assert longest.peak > 1000.0, "more than 1 % of the rating of 100 kW"
+    assert longest.source, "whose limit it was"
     html = (simulate(duration_s=60.0, control_delay_s=0.9) / "report.html").read_text()
     assert "excursion" in html
+    assert "Whose limit" in html
 
 
 def test_a_killed_gateway_leaves_what_its_lines_tell(simulate: Simulate, demo_site: Site) -> None:
@@ -91,7 +98,8 @@ def test_a_missing_file_gives_nulls(simulate: Simulate, demo_site: Site, missing
 
 
 def test_an_empty_directory_gives_an_empty_report(tmp_path: Path, demo_site: Site) -> None:
-    report = json.loads(write_report(tmp_path, demo_site).model_dump_json())
+    write_report(tmp_path, demo_site)
+    report = json.loads((tmp_path / "report.json").read_text())
     assert set(report) == KEYS
     assert report["duration_s"] is None
     assert report["orders"] == []

@@ -7,19 +7,23 @@ import contextlib
 import json
 import os
 import signal
+import socket
 import subprocess
 import sys
 import time
 from collections.abc import AsyncIterator, Mapping
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 import pytest
 import yaml
 
+from config.lags import MeasuredLag
 from config.loading import load_profiles, load_site
 from config.site import Site
-from config.vocabulary import POWER_W, SETPOINT_READBACK_W
+from config.vocabulary import POWER_W, SETPOINT_READBACK_W, DeviceKind
+from gateway.cli.commission_run import CommissionCommand, Ended, concluded
 from gateway.commission.commissioning import Commissioning, CommissionRequest, DeviceReport
 from gateway.commission.field import field_of
 from gateway.commission.stepping import Live
@@ -248,6 +252,7 @@ def test_the_command_measures_twins_and_stores_their_lags(tmp_path: Path) -> Non
     ran = gateway("commission", site, "--twin", "all", "--step-w", "6000", "--json", state=tmp_path / "state")
     assert ran.code == 0, ran.err
     (device,) = ran.json["devices"]
+    assert "reading every device once" in ran.err and "battery: its step begins\nbattery: good\n" in ran.err
     assert (device["device"], device["outcome"], abs(device["asked_w"])) == ("battery", "good", 6_000)
     assert device["tr90_s"] == pytest.approx(0.2, rel=0.2)
     assert device["dead_time_s"] == pytest.approx(0.3, abs=0.1)
@@ -276,6 +281,8 @@ def test_a_device_that_is_not_there_fails_the_command(tmp_path: Path) -> None:
         (("--twin", "nothing"), "no such device"),
         (("--out", "no/such/folder/file.yaml"), "does not exist"),
         (("--step-pu", "2"), "--step-pu"),
+        ((), "commission steps battery, and no --twin takes their place: --allow-real-writes"),
+        (("battery", "--twin", "meter"), "--allow-real-writes"),
     ],
 )
 def test_the_command_tells_mistakes(tmp_path: Path, arguments: tuple[str, ...], words: str) -> None:
@@ -283,6 +290,45 @@ def test_the_command_tells_mistakes(tmp_path: Path, arguments: tuple[str, ...], 
     ran = gateway("commission", site, *arguments, state=tmp_path / "state")
     assert ran.code == 2
     assert words in ran.err
+
+
+def test_without_leave_no_device_is_even_connected_to(tmp_path: Path) -> None:
+    content = site_content()
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        server.settimeout(0)
+        for device in content["devices"].values():
+            device["address"]["port"] = server.getsockname()[1]
+        content["devices"]["meter"]["address"]["unit"] = 2
+        ran = gateway("commission", write_site(tmp_path, content), state=tmp_path / "state")
+        assert ran.code == 2 and "--allow-real-writes" in ran.err
+        with pytest.raises(BlockingIOError):
+            server.accept()
+
+
+def test_a_site_without_control_has_nothing_to_step(tmp_path: Path) -> None:
+    content = site_content()
+    content["devices"]["battery"]["read_only"] = True
+    ran = gateway("commission", write_site(tmp_path, content), "--allow-real-writes", state=tmp_path / "state")
+    assert ran.code == 2 and "nothing to step" in ran.err
+
+
+def test_what_was_measured_is_told_also_where_it_cannot_be_stored(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = write_site(tmp_path, site_content())
+    site, profiles = loaded(path)
+    lag = MeasuredLag(tr90_s=0.2, dead_time_s=0.1, measured_on="device", measured_at=datetime.now(UTC))
+    done = DeviceReport("battery", DeviceKind.BATTERY, "good", lag=lag)
+    command = CommissionCommand(
+        path, site, profiles, (), (), None, 0.2, True, tmp_path, None, None, as_json=True, shipped=False
+    )
+    later = ValueError("profile odd, point soc: no request carries it")
+    assert concluded(command, Ended([done], complete=False, broken=later)) == 2
+    said = capsys.readouterr()
+    told = json.loads(said.out)
+    assert (told["complete"], told["reason"], told["lags_file"]) == (False, str(later), None)
+    assert [device["device"] for device in told["devices"]] == ["battery"]
+    assert str(tmp_path) in said.err and str(later) in said.err
 
 
 async def test_ctrl_c_puts_the_device_at_rest_and_reports(tmp_path: Path) -> None:

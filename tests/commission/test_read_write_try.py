@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 import json
+import os
+import signal
 import struct
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from config.loading import shipped_profiles
 from config.site import ModbusTcpAddress
 from drivers.inspection import PointReading
 from gateway.device_locks import held_devices
@@ -61,8 +66,8 @@ def test_a_bad_sample_is_shown_with_its_reason(yard: Yard, tmp_path: Path) -> No
 @pytest.mark.parametrize(
     ("arguments", "code", "words"),
     [
-        (("batery",), 2, "no such device"),
-        (("battery", "nothing"), 2, "no such point"),
+        (("batery",), 2, "no such device; did you mean 'battery'?; there are"),
+        (("battery", "powr_w"), 2, "no such point; did you mean 'power_w'?; there are"),
         (("battery",), 1, "Connection refused"),
         (("battery", "--addresses", "missing.json"), 2, "missing.json"),
     ],
@@ -93,6 +98,21 @@ def test_a_write_asks_shows_what_goes_out_and_reads_it_back(yard: Yard, tmp_path
     )  # fmt: skip
     assert again.code == 0
     assert again.json | {"before": -2000.0, "status": "acknowledged", "read_back": 0.0, "agrees": True} == again.json
+
+
+def test_ctrl_c_at_the_question_writes_nothing(yard: Yard, tmp_path: Path) -> None:
+    process = subprocess.Popen(
+        [sys.executable, "-m", "gateway", "write", yard.site, "battery", *WRITE, "--addresses", yard.addresses],
+        env={**os.environ, "LAMINA_STATE": str(tmp_path)},
+        stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+    )  # fmt: skip
+    assert process.stdout is not None
+    said = b""
+    while b"[y/N]" not in said:
+        said += os.read(process.stdout.fileno(), 1024)
+    process.send_signal(signal.SIGINT)
+    _, err = process.communicate(timeout=20)
+    assert (process.returncode, err.strip()) == (1, b"nothing was written")
 
 
 @pytest.mark.parametrize("answer", ["", "n\n", "what\n"])
@@ -215,7 +235,11 @@ def test_the_wrong_profile_is_told_with_the_device_s_own_words(yard: Yard, tmp_p
     [
         (("keba_p31", "127.0.0.1"), 2, "did you mean 'keba_p30'"),
         (("keba_p30",), 2, "HOST[:PORT] or --serial"),
+        (("keba_p30", "127.0.0.1:99999"), 2, "port 99999: must be at most 65535"),
+        (("opcua_battery", "opc.tcp://h"), 2, "has the wrong form; allowed: a URL like opc.tcp://HOST:PORT/PATH"),
+        (("opcua_battery", "h:99999"), 2, "99999 is no TCP port"),
         (("goe_charger", "127.0.0.1:1"), 2, "--param serial=..."),
+        (("goe_charger", "127.0.0.1:1", "--param", "serial"), 2, "--param serial: NAME=TEXT is asked for"),
         (("keba_p30", "127.0.0.1:9"), 1, "Connection refused"),
         (("opcua_battery", "127.0.0.1:9"), 1, "cannot connect"),
     ],
@@ -223,6 +247,23 @@ def test_the_wrong_profile_is_told_with_the_device_s_own_words(yard: Yard, tmp_p
 def test_a_try_that_fails_says_why(tmp_path: Path, arguments: tuple[str, ...], code: int, words: str) -> None:
     ran = gateway("try", *arguments, state=tmp_path)
     assert ran.code == code
+    assert words in ran.err
+
+
+@pytest.mark.parametrize(
+    ("pace", "words"),
+    [({"unreadable": [[39_000, 60_000]]}, "pace.unreadable"), ({"max_registers": 1}, "pace.max_registers")],
+)
+def test_a_point_that_no_request_can_carry_is_named(
+    yard: Yard, tmp_path: Path, pace: dict[str, Any], words: str
+) -> None:
+    def paced(profile: dict[str, Any]) -> None:
+        profile["pace"] = pace
+
+    changed_profile(tmp_path, "sunspec_battery", "paced", paced)
+    ran = gateway("try", tmp_path / "paced.yaml", yard.target("battery"), state=tmp_path)
+    assert ran.code == 1
+    assert "this profile can't be used on this device: profile paced, point " in ran.err
     assert words in ran.err
 
 
@@ -244,6 +285,13 @@ def test_the_shipped_profiles_are_listed(tmp_path: Path) -> None:
     )
     assert "KEBA" in by_name["keba_p30"]["source"]
     assert "keba_p30" in gateway("profile", "list", state=tmp_path).out
+
+
+def test_a_shipped_profile_is_shown_to_be_copied(tmp_path: Path) -> None:
+    shown = gateway("profile", "show", "keba_p30", state=tmp_path)
+    assert shown.code == 0 and shown.out == shipped_profiles()["keba_p30"].read_text(encoding="utf-8")
+    wrong = gateway("profile", "show", "keba_p31", state=tmp_path)
+    assert wrong.code == 2 and "did you mean 'keba_p30'?" in wrong.err
 
 
 def test_a_profile_is_checked_with_every_line(tmp_path: Path) -> None:

@@ -21,6 +21,7 @@ from config.site import ModbusTcpAddress, Site
 from config.vocabulary import DeviceKind, Quality, Sample
 from drivers.inspection import InspectionFailed, PointReading
 from gateway.commission.scanning import Found, fits, loaded_profiles, parse_units, scan, sunspec_points
+from gateway.commission.targets import Target, TargetError, modbus_address
 from sim_devices.modbus import make_unit
 from sim_devices.modbus.rtu_line import RtuLine, start_rtu_line
 from sim_devices.physics import SitePhysics
@@ -181,7 +182,9 @@ def test_the_command_prints_json(yard: Yard, tmp_path: Path) -> None:
         (("scan", "127.0.0.1:70000"), 2, "port 70000"),
         (("scan", "127.0.0.1", "--units", "9-1"), 2, "units are written like"),
         (("scan", "127.0.0.1", "--serial", "/dev/null"), 2, "in place of HOST"),
-        (("scan", "--serial", "/dev/does-not-exist", "--units", "1"), 1, "/dev/does-not-exist"),
+        (("scan", "--serial", "/dev/does-not-exist", "--units", "1"), 2, "no such port: /dev/does-not-exist"),
+        (("scan", "--serial", "/etc/passwd", "--units", "1"), 2, "/etc/passwd is no serial port"),
+        (("try", "eastron_sdm630", "--serial", "/dev/does-not-exist"), 2, "no such port: /dev/does-not-exist"),
     ],
 )
 def test_the_command_tells_mistakes_in_one_line(
@@ -226,3 +229,31 @@ async def test_a_serial_line_is_scanned(tmp_path: Path) -> None:
     (found,) = json.loads(out)["found"]
     assert found["unit"] == 3
     assert [match["profile"] for match in found["profiles"]] == ["sunspec_battery"]
+
+
+async def test_silence_on_a_serial_line_says_what_to_compare(tmp_path: Path) -> None:
+    line = line_of(site_content(), 3)
+    on_it = ("--serial", line.path, "--baud", "19200", "--parity", "even")
+    try:
+        asked = await asyncio.to_thread(
+            gateway, "try", "eastron_sdm630", *on_it, "--unit", "4", state=tmp_path, timeout_s=30.0
+        )
+        scanned = await asyncio.to_thread(
+            gateway, "scan", *on_it, "--units", "4", "--timeout", "0.05", state=tmp_path, timeout_s=30.0
+        )
+    finally:
+        line.close()
+    hint = "compare baud rate (19200), parity (even) and stop bits (1), and the unit, with the device's settings"
+    for ran in (asked, scanned):
+        assert ran.code == 1
+        assert hint in ran.err and "A and B may be swapped" in ran.err and "terminating" in ran.err
+    assert "unit 4: no answer" in asked.err and "no unit answered" in scanned.out
+
+
+def test_a_serial_port_that_this_user_may_not_open_is_refused_with_who_may(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # The test may run as root, whom no mode keeps out.
+    monkeypatch.setattr("gateway.composition.os.access", lambda *_: False)
+    with pytest.raises(TargetError, match="--serial: no permission for /dev/null"):
+        modbus_address(Target(serial="/dev/null"))

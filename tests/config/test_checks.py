@@ -34,6 +34,39 @@ ONE_EACH: dict[str, tuple[list[tuple[str, str]], str]] = {
         "site.yaml:22: warning: devices.pv.address.host: names the host LocalHost, and device 'grid_meter' names it "
         "127.0.0.1: each name is a link of its own (line 18)",
     ),
+    "a listener for chargers where a broker is": (
+        [
+            ("  pv:\n", "  wallbox:\n    profile: ocpp16_charger\n    rating_w: 11000\n    address: {driver: ocpp, "
+             "listen_port: 1883, charge_point: CP1, password_env: X}\n  pv:\n"),
+            ("host: broker.example,", "host: localhost,"),
+        ],
+        "site.yaml:14: parents[1].broker.port: MQTT is expected at localhost:1883, and we listen for OCPP at "
+        "0.0.0.0:1883 by devices.wallbox (line 23)",
+    ),
+    "two protocols at one port": (
+        [("host: 192.0.2.4\n", "host: 192.0.2.1\n      port: 502\n")],
+        "site.yaml:40: devices.charger.address.port: MQTT is expected at 192.0.2.1:502, and Modbus is expected at "
+        "192.0.2.1:502 by devices.grid_meter (line 18)",
+    ),
+    "a port behind a host": (
+        [("host: 192.0.2.4\n", "host: 192.0.2.4:1884\n")],
+        "site.yaml:39: devices.charger.address.host: '192.0.2.4:1884' has the port in it",
+    ),
+    "a port beyond the last": (
+        [("opc.tcp://192.0.2.3:4840/", "opc.tcp://192.0.2.3:99999/")],
+        "site.yaml:29: devices.store.address.url: 99999 is no TCP port",
+    ),
+    "two listeners on one port": (
+        [
+            ("  pv:\n", "".join(
+                f"  wallbox_{number}:\n    profile: ocpp16_charger\n    rating_w: 11000\n    address: {{driver: ocpp, "
+                f"listen_host: {host}, listen_port: 9000, charge_point: CP{number}, password_env: X}}\n"
+                for number, host in ((1, "0.0.0.0"), (2, "192.0.2.9"))
+            ) + "  pv:\n"),
+        ],
+        "site.yaml:27: devices.wallbox_2.address.listen_port: 192.0.2.9:9000 and 0.0.0.0:9000 are two listeners on one "
+        "port (line 23)",
+    ),
     "a shared unit at two addresses": (
         [("    reversion_s: 30\n", "    reversion_s: 30\n    shares_unit_with: grid_meter\n")],
         "site.yaml:26: devices.pv.shares_unit_with: device 'grid_meter' has another address (line 18)",

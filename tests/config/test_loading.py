@@ -13,7 +13,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from config.findings import ConfigError, Finding, Severity
-from config.loading import check_site, load_profile, load_profiles, load_site
+from config.loading import check_profile, check_site, load_profile, load_profiles, load_site
 from config.profile import Profile
 from config.site import Site
 
@@ -121,8 +121,8 @@ MISTAKES: list[tuple[tuple[str, str], str]] = [
     ),
     (
         ("  store:\n", "  Store 1:\n"),
-        "site.yaml:27: devices.\"Store 1\": 'Store 1' cannot be a name; allowed: a name of a-z, 0-9 and _, "
-        "a letter first, at most 32 characters",
+        "site.yaml:27: devices.\"Store 1\": 'Store 1' cannot be a name; allowed: a name: lower-case letters, digits "
+        "and _, a letter first, at most 32 characters",
     ),
     (
         ("start: 2016-06-08T11:00:00", "start: 11:00"),
@@ -141,7 +141,8 @@ MISTAKES: list[tuple[tuple[str, str], str]] = [
     ),
     (
         ("site: depot\n", ""),
-        "site.yaml:1: site: is required; allowed: a name of a-z, 0-9 and _, a letter first, at most 32 characters",
+        "site.yaml:1: site: is required; "
+        "allowed: a name: lower-case letters, digits and _, a letter first, at most 32 characters",
     ),
     (
         ("- {plug_in_s: 60}", "- {plug_in_s: 60, plugs_in: 60}"),
@@ -222,7 +223,8 @@ def test_a_profile_s_mistakes_are_told_with_the_site_s(site_file: SiteFile) -> N
     )
     assert told(path) == [
         "site.yaml:4: connection.rating_w: must be greater than 0, got 0; allowed: a number greater than 0",
-        "inverter.yaml:1: profile: 'invertre' is not the name of its file; allowed: inverter",
+        "inverter.yaml:1: profile: 'invertre' is not the name of its file, inverter.yaml: a profile is named as its "
+        "file is; allowed: profile: inverter, or the file renamed to invertre.yaml",
         "battery.yaml:4: protocol: is not one of the allowed values, got 'opc'; did you mean 'opcua'?; "
         "allowed: modbus, opcua, mqtt, ocpp, layer",
     ]
@@ -237,7 +239,7 @@ def test_unknown_profiles_name_those_that_exist(site_file: SiteFile, monkeypatch
         "site.yaml:21: devices.pv.profile: unknown profile 'sunspec_metr'; did you mean 'sunspec_meter'?; "
         "allowed: sunspec_meter, a path ending in .yaml",
         "site.yaml:28: devices.store.profile: the file 'b.yaml' holds no profile; its own findings say why",
-        "b.yaml: does not exist",
+        "b.yaml: does not exist; allowed: a file, or one of the shipped profiles: sunspec_meter",
     ]
     with pytest.raises(ConfigError, match="sunspec_metr: unknown profile 'sunspec_metr'; did you mean"):
         load_profile("sunspec_metr")
@@ -245,6 +247,37 @@ def test_unknown_profiles_name_those_that_exist(site_file: SiteFile, monkeypatch
     with pytest.raises(ConfigError) as refused:
         load_profiles(site, path)
     assert [finding.file.rsplit("/", 1)[-1] for finding in refused.value.findings] == ["site.yaml", "b.yaml"]
+
+
+def test_a_file_that_is_not_there_is_looked_for_beside_and_among_the_shipped(site_file: SiteFile) -> None:
+    path = site_file()
+    for name, meant in (("sit.yaml", "'site.yaml'"), ("demmo", "'demo'"), ("demmo.yaml", "'demo'")):
+        (line,) = told(path.with_name(name))
+        assert line.startswith(f"{name}: does not exist; did you mean {meant}?; allowed: a file, or one of the shipped")
+    (profile,) = check_profile(path.with_name("keba_p31"))
+    assert "did you mean 'keba_p30'?" in profile.message
+
+
+def test_a_site_file_and_a_profile_are_told_apart(site_file: SiteFile) -> None:
+    path = site_file()
+    assert told(path.with_name("meter.yaml")) == [
+        "meter.yaml: is a profile, not a site file; `gateway profile check` checks those"
+    ]
+    (finding,) = check_profile(path)
+    assert finding.message == "is a site file, not a profile; `gateway check` checks those"
+
+
+def test_a_copied_profile_is_told_both_ways_out(site_file: SiteFile) -> None:
+    path = site_file()
+    for name, ways in (
+        ("my_meter.yaml", "profile: my_meter, or the file renamed to meter.yaml"),
+        ("My-Meter.yaml", "the file renamed to meter.yaml"),
+    ):
+        copy = path.with_name(name)
+        copy.write_text(path.with_name("meter.yaml").read_text(encoding="utf-8"), encoding="utf-8")
+        (finding,) = check_profile(copy)
+        assert finding.line == 1 and f"is not the name of its file, {name}" in finding.message
+        assert finding.allowed == ways
 
 
 def test_a_warning_does_not_refuse_a_site(site_file: SiteFile) -> None:

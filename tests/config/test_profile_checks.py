@@ -149,7 +149,71 @@ CASES: dict[str, tuple[str, list[Edit], list[str]]] = {
     "a range out of reach": (
         "meter",
         [register("other", "address: 5", "    range: [70000, 80000]\n")],
-        ["meter.yaml:19: points.other.range: uint16 with this scale and offset only gives 0 to 65535"],
+        [
+            "meter.yaml:19: points.other.range: no raw value is in it: uint16 with this scale and offset carries 0 to "
+            "65535"
+        ],
+    ),
+    "a range between two raw values": (
+        "meter",
+        [register("other", "address: 5", "    range: [0.1, 0.9]\n")],
+        [
+            "meter.yaml:19: points.other.range: no raw value is in it: uint16 with this scale and offset carries 0 to "
+            "65535, in steps of 1"
+        ],
+    ),
+    "a range that a scale reaches": (
+        "meter",
+        [register("other", "address: 5", "    range: [0.1, 0.9]\n    scale: 0.1\n")],
+        [],
+    ),
+    "a range that is read with room": ("meter", [register("other", "address: 5", "    range: [-10, 80000]\n")], []),
+    "a range that cannot be written": (
+        "meter",
+        [register("other", "address: 5", "    range: [-10, 100]\n    access: rw\n")],
+        [
+            "meter.yaml:19: points.other.range: reaches beyond what can be written: uint16 with this scale and offset "
+            "carries 0 to 65535"
+        ],
+    ),
+    "a range that a node cannot carry": (
+        "battery",
+        [
+            (
+                "identifier: s=Setpoint}\n    scale: 1000\n",
+                "identifier: s=Setpoint, type: int16}\n    range: [-40, 40]\n    scale: 0.001\n",
+            )
+        ],
+        [
+            "battery.yaml:19: points.setpoint_w.range: reaches beyond what can be written: int16 with this scale and "
+            "offset carries -32.767 to 32.768"
+        ],
+    ),
+    "a least current that its point refuses": (
+        "charger",
+        [("    source: key amp\n", "    range: [0, 5]\n    source: key amp\n")],
+        [
+            "charger.yaml:27: control.minimum_a: 6 is above the range of 'current_a': no current could be asked "
+            "(line 19)"
+        ],
+    ),
+    "currents and pauses that their point refuses": (
+        "charger",
+        [("    source: key amp\n", "    range: [8, 32]\n    source: key amp\n")],
+        [
+            "charger.yaml:24: control.writes[0]: a pause writes 0, which is outside of the range of 'current_a' "
+            "(line 19)",
+            "charger.yaml:27: control.minimum_a: 6 is below the range of 'current_a', which refuses currents under 8 "
+            "(line 19)",
+        ],
+    ),
+    "a pause that another write makes": (
+        "charger",
+        [
+            ("    source: key amp\n", "    range: [6, 32]\n    source: key amp\n"),
+            ("quantity: current_a}", "quantity: current_a, skip_when_idle: true}"),
+        ],
+        [],
     ),
     "a range the wrong way round": (
         "meter",
@@ -314,7 +378,7 @@ CASES: dict[str, tuple[str, list[Edit], list[str]]] = {
     "another name than the file's": (
         "meter",
         [("profile: meter\n", "profile: metre\n")],
-        ["meter.yaml:1: profile: 'metre' is not the name of its file"],
+        ["meter.yaml:1: profile: 'metre' is not the name of its file, meter.yaml: a profile is named as its file is"],
     ),
     "several at once, and one of them hides nothing": (
         "battery",

@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import math
 import random
 import struct
 import time
@@ -197,6 +198,7 @@ class Bench:
         self.server = ModbusServer(self.watch)
         self.sink = RecordingSink(self.watch)
         self.now_s = 0.0
+        self.patience_s = math.inf
         self._sequence = 0
 
     def clock(self) -> float:
@@ -208,7 +210,8 @@ class Bench:
 
     @contextlib.asynccontextmanager
     async def running(self, *bindings: DeviceBinding, connect: Connector | None = None) -> AsyncIterator[ModbusDriver]:
-        driver = ModbusDriver("link", bindings, self.sink, self.clock, connect=connect, rng=random.Random(1))
+        rng, patience_s = random.Random(1), self.patience_s
+        driver = ModbusDriver("link", bindings, self.sink, self.clock, connect=connect, rng=rng, patience_s=patience_s)
         task = asyncio.create_task(driver.run(), name="link")
         try:
             yield driver

@@ -2,20 +2,30 @@
 
 from __future__ import annotations
 
+import asyncio
+import random
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+import yaml
+
+from config.profile import Profile
 from config.site import OpcUaServer
 from config.twin import DeviceTwin
+from config.vocabulary import LinkState, Quality
+from drivers.binding import DeviceBinding
 from drivers.certificates import Certificate, CertificateRequest, load_certificate, make_certificate, trust, write_pair
+from drivers.opcua.driver import OpcUaDriver
 from sim_devices.models import BatteryModel
 from sim_devices.opcua_battery import OpcUaBattery
 from sim_devices.opcua_security import TwinSecurity
+from tests.drivers.field import Field
 
 SERVER_URI = "urn:twin:battery"
 USER, PASSWORD = "operator", "kept out of every log"
@@ -43,21 +53,41 @@ def made(folder: Path, name: str, uri: str, *, since: datetime | None = None, da
 
 
 class SecuredSite:
-    """A folder with the gateway's pair, a user's, the server's in the trust folder, and others that it is to refuse."""
+    """A folder with the gateway's pair, a user's, the server's in the trust folder, and others that it is to refuse.
 
-    def __init__(self, folder: Path) -> None:
+    Without `others`, the trust folder holds the server's alone. A key takes half a second to make.
+    """
+
+    def __init__(self, folder: Path, *, others: bool = True) -> None:
+        folder.mkdir(parents=True, exist_ok=True)
+        self._folder = folder
         self.ours = made(folder, "gateway", "urn:test:lamina")
-        self.stranger = made(folder, "stranger", "urn:test:stranger")
-        self.user = made(folder, "user", "urn:test:user")
         self.server = made(folder, "twin", SERVER_URI)
-        self.expired = made(folder, "expired", SERVER_URI, since=datetime.now(UTC) - timedelta(days=40))
-        self.early = made(folder, "early", SERVER_URI, since=datetime.now(UTC) + timedelta(days=4))
-        self.decoy = made(folder, "decoy", SERVER_URI)
         self.trust_dir = folder / "trusted"
         self.no_trust_dir = folder / "nobody"
         self.no_trust_dir.mkdir()
-        for pair in (self.server, self.decoy, self.expired, self.early):
+        for pair in (self.server, *((self.decoy, self.expired, self.early) if others else ())):
             trust(self.trust_dir, pair.certificate)
+
+    @cached_property
+    def stranger(self) -> Pair:
+        return made(self._folder, "stranger", "urn:test:stranger")
+
+    @cached_property
+    def user(self) -> Pair:
+        return made(self._folder, "user", "urn:test:user")
+
+    @cached_property
+    def decoy(self) -> Pair:
+        return made(self._folder, "decoy", SERVER_URI)
+
+    @cached_property
+    def expired(self) -> Pair:
+        return made(self._folder, "expired", SERVER_URI, since=datetime.now(UTC) - timedelta(days=40))
+
+    @cached_property
+    def early(self) -> Pair:
+        return made(self._folder, "early", SERVER_URI, since=datetime.now(UTC) + timedelta(days=4))
 
     def twin(self) -> OpcUaBattery:
         """A battery that takes every kind of login, with every mode, from the gateway alone."""
@@ -97,3 +127,31 @@ def claims(twin: OpcUaBattery, **fields: Any) -> Iterator[None]:
     finally:
         for endpoint, (kept, said) in zip(endpoints, before, strict=True):
             endpoint.ServerCertificate, endpoint.Server.ApplicationUri = kept, said
+
+
+def profile(timeout_s: float = 2.0) -> Profile:
+    raw: dict[str, Any] = yaml.safe_load(Path("config/profiles/opcua_battery.yaml").read_text())
+    raw["pace"] |= {"timeout_s": timeout_s, "slow_poll_s": 0.2, "publishing_interval_s": 0.05}
+    return Profile.model_validate(raw)
+
+
+@asynccontextmanager
+async def running(field: Field, address: OpcUaServer, timeout_s: float = 2.0) -> AsyncIterator[OpcUaDriver]:
+    binding = DeviceBinding("battery", profile(timeout_s), address, rating_w=30_000.0, reversion_s=10.0)
+    driver = OpcUaDriver("opcua", [binding], field, time.monotonic, random.Random(1))
+    task = asyncio.create_task(driver.run())
+    try:
+        yield driver
+    finally:
+        task.cancel()
+        await asyncio.gather(task, return_exceptions=True)
+
+
+async def told_by(address: OpcUaServer, timeout_s: float = 2.0) -> str:
+    """Why a link is lost that never was up."""
+    field = Field()
+    async with running(field, address, timeout_s):
+        await field.until(lambda: len(field.links) > 1)
+        assert [state for state, _ in field.links] == [LinkState.CONNECTING, LinkState.LOST]
+        assert all(sample.quality is Quality.BAD for sample in field.points.get("battery", {}).values())
+    return field.links[-1][1]

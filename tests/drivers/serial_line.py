@@ -5,6 +5,7 @@ Check sums are pymodbus's. Bytes take the time that they take at the line's spee
 
 import asyncio
 import contextlib
+import math
 import os
 import random
 import struct
@@ -152,6 +153,7 @@ class LineBench:
         self.path = "/dev/nowhere"
         self.connect: Connector | None = None
         self.bound_s = BOUND_S
+        self.patience_s = math.inf
         self._sequence = 0
 
     def bind(self, profile: Profile, name: str = "unit", unit: int = 1, **more: Any) -> DeviceBinding:
@@ -160,7 +162,10 @@ class LineBench:
 
     @contextlib.asynccontextmanager
     async def running(self, *bindings: DeviceBinding) -> AsyncIterator[ModbusDriver]:
-        driver = ModbusDriver("line", bindings, self.sink, self.clock, connect=self.connect, rng=random.Random(1))
+        rng, patience_s = random.Random(1), self.patience_s
+        driver = ModbusDriver(
+            "line", bindings, self.sink, self.clock, connect=self.connect, rng=rng, patience_s=patience_s
+        )
         task = asyncio.create_task(driver.run(), name="line")
         try:
             yield driver

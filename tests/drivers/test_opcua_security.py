@@ -14,20 +14,16 @@ from typing import Any
 import pytest
 import pytest_asyncio
 import structlog
-import yaml
 from asyncua import ua
 
-from config.profile import Profile
 from config.site import OpcUaServer
 from config.vocabulary import LinkState, Quality, Setpoint, WriteStatus
-from drivers.binding import DeviceBinding
 from drivers.inspection import InspectionFailed
 from drivers.opcua import connection
-from drivers.opcua.driver import OpcUaDriver
 from drivers.opcua.inspection import opcua_inspector
 from sim_devices.opcua_battery import OpcUaBattery
 from tests.drivers.field import Field, Wire
-from tests.drivers.opcua_field import PASSWORD, SERVER_URI, USER, SecuredSite, claims
+from tests.drivers.opcua_field import PASSWORD, SERVER_URI, USER, SecuredSite, claims, profile, running, told_by
 
 ONE_LOOP = pytest.mark.asyncio(loop_scope="module")
 BY_NAME = {"username": USER, "password_env": "LAMINA_TEST_PASSWORD"}
@@ -48,34 +44,6 @@ async def twin(site: SecuredSite) -> AsyncIterator[OpcUaBattery]:
 def password(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("LAMINA_TEST_PASSWORD", PASSWORD)
     monkeypatch.setenv("LAMINA_TEST_WRONG", "something else")
-
-
-def profile(timeout_s: float = 2.0) -> Profile:
-    raw: dict[str, Any] = yaml.safe_load(Path("config/profiles/opcua_battery.yaml").read_text())
-    raw["pace"] |= {"timeout_s": timeout_s, "slow_poll_s": 0.2, "publishing_interval_s": 0.05}
-    return Profile.model_validate(raw)
-
-
-@contextlib.asynccontextmanager
-async def running(field: Field, address: OpcUaServer, timeout_s: float = 2.0) -> AsyncIterator[OpcUaDriver]:
-    binding = DeviceBinding("battery", profile(timeout_s), address, rating_w=30_000.0, reversion_s=10.0)
-    driver = OpcUaDriver("opcua", [binding], field, time.monotonic, random.Random(1))
-    task = asyncio.create_task(driver.run())
-    try:
-        yield driver
-    finally:
-        task.cancel()
-        await asyncio.gather(task, return_exceptions=True)
-
-
-async def told_by(address: OpcUaServer, timeout_s: float = 2.0) -> str:
-    """Why a link is lost that never was up."""
-    field = Field()
-    async with running(field, address, timeout_s):
-        await field.until(lambda: len(field.links) > 1)
-        assert [state for state, _ in field.links] == [LinkState.CONNECTING, LinkState.LOST]
-        assert all(sample.quality is Quality.BAD for sample in field.points.get("battery", {}).values())
-    return field.links[-1][1]
 
 
 async def works(address: OpcUaServer) -> None:
@@ -136,7 +104,7 @@ async def test_a_server_that_is_not_trusted_is_refused(site: SecuredSite, twin: 
     told = await told_by(site.address(twin.url, trust_dir=str(site.no_trust_dir)))
     assert told.startswith("the server is refused: its certificate ")
     assert site.server.certificate.thumbprint in told
-    assert told.endswith(f"is not in {site.no_trust_dir}")
+    assert f"is not in {site.no_trust_dir};" in told
     assert "No such file" in await told_by(site.address(twin.url, trust_dir=str(site.no_trust_dir / "absent")))
 
 
@@ -178,13 +146,13 @@ async def test_a_policy_that_is_not_offered_is_told_with_those_that_are(site: Se
 @ONE_LOOP
 async def test_a_server_that_does_not_trust_us_says_so(site: SecuredSite, twin: OpcUaBattery) -> None:
     pair = {"cert_file": str(site.stranger.cert_file), "key_file": str(site.stranger.key_file)}
-    assert await told_by(site.address(twin.url, **pair)) == "no session: BadCertificateUntrusted"
+    assert "(BadCertificateUntrusted)" in await told_by(site.address(twin.url, **pair))
 
 
 @ONE_LOOP
 async def test_a_login_that_is_refused_is_told(site: SecuredSite, twin: OpcUaBattery) -> None:
     wrong = BY_NAME | {"password_env": "LAMINA_TEST_WRONG"}
-    assert await told_by(site.address(twin.url, wrong)) == "login refused: BadUserAccessDenied"
+    assert "wrong user or password" in await told_by(site.address(twin.url, wrong))
     assert "LAMINA_TEST_UNSET is not set" in await told_by(
         site.address(twin.url, BY_NAME | {"password_env": "LAMINA_TEST_UNSET"})
     )

@@ -79,6 +79,12 @@ def told(site: Path) -> str:
     return "\n".join(f"{item['severity']} {item['line']} {item['path']}: {item['message']}" for item in findings(site))
 
 
+@pytest.fixture(autouse=True)
+def _password(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The service's environment has the password; that one is missing is a finding of its own."""
+    monkeypatch.setenv("WORD", "secret")
+
+
 def test_a_pair_is_made_as_the_standard_asks_and_never_overwritten(tmp_path: Path) -> None:
     folder = tmp_path / "pki"
     made = json.loads(

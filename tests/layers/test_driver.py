@@ -131,6 +131,28 @@ async def test_an_offer_becomes_curve_and_bounds_while_it_holds(broker: MqttBrok
         assert message.offer_id is not None
 
 
+async def test_a_new_path_of_prices_goes_once_with_the_next_share(broker: MqttBroker, tmp_path: Path) -> None:
+    async with layer(broker, tmp_path / "state") as child, parent(broker) as above:
+        child.link.tell(telemetry(now()))
+        assert await above.until_answered(above.ask(0.0)) == "acknowledged"
+        at, band = now(), {"p10_w": 0.0, "p50_w": 0.0, "p90_w": 0.0}
+        begins = [at + timedelta(seconds=offset) for offset in (-10, 290, 590)]
+        child.link.offer(offer(at, *(interval(begin, forecast=band) for begin in begins)))
+        child.link.tell(telemetry(now()))
+        await above.sink.until(lambda: above.value(OFFER_UPPER_W) == 30_000.0)
+        # Steps of 300 s, of which the last ends before the layer's last interval has its middle.
+        ahead = {begin.timestamp() - 100.0: 0.1 * (place + 1) for place, begin in enumerate(begins[:2])}
+        paths = []
+        for version in (1, 1, 2):
+            above.driver.announce(ahead, version)
+            await above.until_answered(above.ask(100.0 * len(paths)))
+            message = child.book.held()[-1].message
+            assert isinstance(message, DispatchOrder)
+            paths.append(message.lambda_path_per_kwh)
+        assert paths == [(0.2,), (), (0.2,)]
+        assert set(above.driver.offered()) == {CHILD}
+
+
 async def test_an_offer_that_has_expired_leaves_nothing(broker: MqttBroker, tmp_path: Path) -> None:
     async with layer(broker, tmp_path / "state") as child, parent(broker) as above:
         assert await above.until_answered(above.ask(0.0)) == "acknowledged"

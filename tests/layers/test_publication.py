@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from config.messages import Acknowledgement, AckStatus, Down, Offer, Telemetry
+from config.messages import Acknowledgement, AckStatus, Down, Offer, OfferInterval, Telemetry
 from gateway.child_epochs import FILE, next_epochs
 from gateway.control.orders_in_force import DispatchInForce
 from gateway.parent.publication import Publication
@@ -81,6 +81,21 @@ def test_an_offer_is_told_each_minute_on_change_and_to_whoever_takes_authority()
     publication.acknowledged(taken.model_copy(update={"kind": Down.DISPATCH}))
     publication.acknowledged(taken.model_copy(update={"status": AckStatus.REJECTED}))
     assert look(78.2) == 0
+
+
+def test_an_interval_to_come_that_is_new_or_has_changed_is_told_before_its_minute() -> None:
+    publication, heard = Publication(1000.0), Heard()
+    later = NOW + timedelta(seconds=300)
+
+    def told(now_s: float, *to_come: OfferInterval) -> bool:
+        return publication.offer({"dso": heard}, now_s, lambda: offer(NOW, interval(NOW), *to_come)) is not None
+
+    assert told(0.0)
+    assert told(6.0, interval(later))
+    assert not told(12.0, interval(later, upper_w=31_000.0))
+    assert told(18.0, interval(later, upper_w=32_000.0))
+    assert not told(24.0, interval(later, upper_w=32_000.0), interval(later + timedelta(seconds=300)))
+    assert len(heard.offers) == 3
 
 
 def test_an_epoch_is_above_all_before_it_whatever_is_lost(tmp_path: Path) -> None:

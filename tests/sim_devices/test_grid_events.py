@@ -214,7 +214,8 @@ def test_the_state_tells_breaker_source_and_service(site_file: dict[str, Any]) -
     physics.step()
     state = tell(physics, {"state": True})
     assert state is not None
-    assert state["grid"] == {"breaker": "open", "frequency_hz": 0.0, "source_v": [230.0, 230.0, 230.0]}
+    told = {"breaker": "open", "frequency_hz": 0.0, "nominal_v": 230.0, "source_v": [230.0, 230.0, 230.0]}
+    assert state["grid"] == told
     assert state["devices"]["pv"]["service"] == "out"
 
 

@@ -77,7 +77,7 @@ async def test_on_free_ports_both_sides_get_certificates_for_this_run_alone(
         await is_read(said)
         folder = Path(said["security"]["trust_dir"]).parent
         assert folder.stat().st_mode & 0o077 == 0
-        with pytest.raises(InspectionFailed, match="No matching endpoints"):
+        with pytest.raises(InspectionFailed, match="no endpoint for a connection without `security`"):
             await is_read({"driver": "opcua", "url": said["url"]})
     assert not folder.exists()
 

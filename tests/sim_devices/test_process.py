@@ -216,8 +216,8 @@ async def test_a_declared_port_in_use_is_named(site_file: dict[str, Any], tmp_pa
         taken.bind(("127.0.0.1", 0))
         taken.listen()
         port = taken.getsockname()[1]
-        site_file["devices"]["meter"]["address"]["port"] = port
-        site_file["devices"]["container"]["address"]["url"] = f"opc.tcp://127.0.0.1:{port}/"
+        address = site_file["devices"][device]["address"]
+        address |= {"port": port} if device == "meter" else {"url": f"opc.tcp://127.0.0.1:{port}/"}
         path = tmp_path / "site.yaml"
         path.write_text(yaml.safe_dump(site_file))
         process = await start(str(path), "--ports", "declared", "--twin", device)

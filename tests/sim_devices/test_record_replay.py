@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
+import sys
 import time
 from collections.abc import AsyncIterator, Callable, Mapping
 from pathlib import Path
@@ -31,6 +32,9 @@ from sim_devices.replay_process import ReplayEndpoints
 
 BOUND_S = 20.0
 RECORDED = ("meter", "pv", "battery", "charger_a", "charger_b")
+
+
+FULL_BYTES = 40_000
 
 
 class Sink:
@@ -187,8 +191,28 @@ async def test_a_device_that_is_not_there_is_told(modbus_site: Site, tmp_path: P
     request = RecordRequest(modbus_site, profiles_of(modbus_site), addresses, tmp_path / "x", duration_s=0.3)
     summary = await record(request, asyncio.Event())
     assert set(summary.never_heard) == set(RECORDED)
-    with pytest.raises(RecordingError, match="nothing is recorded"):
-        load_recording(tmp_path / "x")
+    assert not (tmp_path / "x").exists(), "a recording of nothing is none, and the name is free again"
+
+
+async def test_a_full_disk_leaves_a_recording_that_is_whole_up_to_there(modbus_site: Site, tmp_path: Path) -> None:
+    """The size that a process may give a file stands for the disk: the write that goes beyond it is cut off."""
+    site, out, given = tmp_path / "site.yaml", tmp_path / "x.jsonl", tmp_path / "addresses.json"
+    site.write_text(json.dumps(modbus_site.model_dump(mode="json")))
+    code = f"import resource; resource.setrlimit(resource.RLIMIT_FSIZE, ({FULL_BYTES},) * 2)\n"
+    code += "from gateway.cli import main; main()"
+    async with twins(modbus_site) as endpoints:
+        given.write_text(json.dumps({"endpoints": endpoints}))
+        process = await asyncio.create_subprocess_exec(
+            *(sys.executable, "-c", code, "record", str(site), "--out", str(out), "--addresses", str(given)),
+            stdout=asyncio.subprocess.PIPE,
+            stderr=asyncio.subprocess.PIPE,
+        )
+        async with asyncio.timeout(30):
+            _, errors = await process.communicate()
+    assert process.returncode == 2
+    assert errors.decode().strip().endswith(f"{out}: File too large; the recording ends here")
+    assert 0 < out.stat().st_size <= FULL_BYTES
+    assert load_recording(out).reads, "every line of it is whole"
 
 
 def words(at_s: float, *values: int, first: int = 100, table: str = "holding") -> RecordedRead:
@@ -330,7 +354,9 @@ async def test_a_recording_of_another_site_is_refused_before_anything_listens(mo
     ("arguments", "words"),
     [
         (["record", "demo", "--out", "/nowhere/x"], "No such file"),
+        (["record", "demo", "--out", "/nowhere/x", "--addresses", "/dev/null"], "--addresses /dev/null: is empty"),
         (["twins", "demo", "--replay", "x", "--replay-end", "stop"], "allowed are hold and loop"),
+        (["twins", "demo", "--replay-end", "loop"], "is of a recording; --replay FILE names one"),
         (["twins", "demo", "--replay", "x", "--twin", "pv"], "--twin can't be given"),
     ],
 )

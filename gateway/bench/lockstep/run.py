@@ -23,7 +23,8 @@ from gateway.bench.lockstep.opcua_session import InProcessOpcUaSession
 from gateway.bench.lockstep.request import LockstepError, LockstepRequest
 from gateway.bench.lockstep.virtual_loop import BEGIN_S, VirtualLoop
 from gateway.bench.lockstep.world import LockstepWorld
-from gateway.bench.realtime import SCRIPT_OVERRUN_S, prepare
+from gateway.bench.realtime import SCRIPT_OVERRUN_S
+from gateway.bench.run_directory import prepare
 from gateway.bench.run_files import DSO_FILE, END_FILE, PHYSICS_FILE
 from gateway.run_options import RunOptions
 from gateway.runtime import Runtime
@@ -34,6 +35,7 @@ from sim_devices.dso.twin import DsoSettings, DsoTwin
 from sim_devices.endpoints import Endpoints, TwinError, WithinProcess, twin_kinds
 from sim_devices.faults.world import FaultWorld
 from sim_devices.mqtt_in_process import InProcessBroker, client_factory
+from sim_devices.network_model import NetworkError
 from sim_devices.physics import SitePhysics
 from sim_devices.series import SeriesError
 from sim_devices.trace import Trace
@@ -62,7 +64,7 @@ def run_lockstep(request: LockstepRequest) -> None:
             runner = stack.enter_context(asyncio.Runner(loop_factory=VirtualLoop))
             stack.enter_context(_logging_to(request.out / LOG_FILE, runner.get_loop()))
             runner.run(_Run(request, site, kinds).run())
-    except (TwinError, SeriesError, ScriptError) as error:
+    except (TwinError, NetworkError, SeriesError, ScriptError) as error:
         raise LockstepError(str(error)) from error
 
 

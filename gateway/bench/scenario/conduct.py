@@ -5,27 +5,36 @@ from __future__ import annotations
 import asyncio
 import json
 import time
-from collections.abc import Mapping
+from collections.abc import Awaitable, Callable
+from contextlib import suppress
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
 from gateway.bench.realtime import Bench
+from gateway.bench.scenario.control_line import HappeningFailedError, tell
+from gateway.bench.scenario.fault_log import FaultLog
 from gateway.bench.scenario.plan import Happening, Plan
 
 LOOK_S: Final = 0.02
-ANSWER_S: Final = 5.0
 
 
-class HappeningFailedError(Exception):
-    """A part of the bench did not do what the scenario says; the text is for the user."""
-
-
-async def conduct(plan: Plan, bench: Bench) -> None:
-    """Wait for the script's start, then do everything in its time."""
+async def conduct(plan: Plan, log: FaultLog, bench: Bench) -> None:
+    """Wait for the script's start, then do everything in its time; `log` is told which faults were set."""
     zero_s = await _script_start(bench.log)
     for happening in plan.happenings:
         await asyncio.sleep(max(0.0, zero_s + happening.at_s - time.monotonic()))
-        await _do(happening, bench)
+        await _do(happening, bench, log)
+
+
+def look_at_faults(log: FaultLog) -> Callable[[Bench], Awaitable[None]]:
+    """At the end of a bench: hear what the proxies have done."""
+
+    async def look(bench: Bench) -> None:
+        # Without an answer nothing is known of what they did, which the judge says.
+        with suppress(HappeningFailedError):
+            await _hear(bench, log)
+
+    return look
 
 
 async def _script_start(log: Path) -> float:
@@ -51,11 +60,13 @@ def script_start(log: Path) -> float | None:
     return None
 
 
-async def _do(happening: Happening, bench: Bench) -> None:
+async def _do(happening: Happening, bench: Bench, log: FaultLog) -> None:
     if happening.twins is not None:
-        await _tell(bench.twins_control, {**happening.twins, "state": True}, happening.what)
+        await tell(bench.twins_control, {**happening.twins, "state": True}, happening.what)
     elif happening.fault is not None:
-        await _tell(bench.faults_control, happening.fault, happening.what)
+        if "clear" in happening.fault:
+            await _hear(bench, log)
+        log.set(happening, await tell(bench.faults_control, happening.fault, happening.what))
     match happening.gateway:
         case "restart":
             await bench.end_gateway()
@@ -66,19 +77,7 @@ async def _do(happening: Happening, bench: Bench) -> None:
             await bench.start_gateway()
 
 
-async def _tell(address: tuple[str, int] | None, line: Mapping[str, Any], what: str) -> None:
-    """Say a line to a control port and hear that it was taken."""
-    if address is None:
-        raise HappeningFailedError(f"{what}: nobody is there to do it")
-    try:
-        async with asyncio.timeout(ANSWER_S):
-            reader, writer = await asyncio.open_connection(*address, limit=1 << 20)
-            try:
-                writer.write(json.dumps(line).encode() + b"\n")
-                answer = json.loads(await reader.readline() or b"{}")
-            finally:
-                writer.close()
-    except (OSError, ValueError) as error:
-        raise HappeningFailedError(f"{what}: {error}") from error
-    if "error" in answer:
-        raise HappeningFailedError(f"{what}: {answer['error']}")
+async def _hear(bench: Bench, log: FaultLog) -> None:
+    """Ask the proxies what their faults have done."""
+    if bench.faults_control is not None:
+        log.hear(await tell(bench.faults_control, {"status": True}, "status of the faults"))

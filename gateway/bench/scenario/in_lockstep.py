@@ -9,11 +9,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 from config.scenario import Function
-from config.site import ModbusTcpAddress
 from gateway.bench.lockstep.request import LockstepRequest
 from gateway.bench.lockstep.run import run_lockstep
 from gateway.bench.run_files import read_problems
-from gateway.bench.scenario.conduct import HappeningFailedError
+from gateway.bench.scenario.control_line import HappeningFailedError
+from gateway.bench.scenario.fault_log import FaultLog
+from gateway.bench.scenario.loading import WIRED_IN_LOCKSTEP
 from gateway.bench.scenario.plan import Happening, Plan
 from gateway.bench.scenario.sabotage import sabotaged
 from sim_devices.faults.fault import FaultError
@@ -45,8 +46,11 @@ def run_in_lockstep(plan: Plan, out: Path, without: Function | None) -> list[str
         actions=[*between, *((happening.at_s, partial(_do, happening, faults)) for happening in plan.happenings)],
         trace=duration_s < LONG_S,
     )
-    with sabotaged(without):
-        run_lockstep(request)
+    try:
+        with sabotaged(without):
+            run_lockstep(request)
+    finally:
+        faults.log.write(out, plan)
     return list(read_problems(out / "end.json"))
 
 
@@ -64,6 +68,7 @@ class _Faults:
     def __init__(self, plan: Plan) -> None:
         self._loaded = plan.loaded
         self._world: FaultWorld | None = None
+        self.log = FaultLog()
 
     def interpose(self, world: LockstepWorld) -> None:
         """Put a proxy where each server is; the connections there are end once."""
@@ -72,7 +77,7 @@ class _Faults:
         endpoints: dict[str, Any] = {}
         listen_at: dict[str, tuple[str, int]] = {}
         for name, device in site.devices.items():
-            if isinstance(device.address, ModbusTcpAddress):
+            if isinstance(device.address, WIRED_IN_LOCKSTEP):
                 listen_at[name] = place = world.address(name)
                 if place not in moved:
                     moved[place] = world.network.move(place)
@@ -91,23 +96,28 @@ class _Faults:
 
     async def _serve(self, proxies: FaultWorld) -> None:
         async with proxies:
-            await asyncio.Event().wait()
+            try:
+                await asyncio.Event().wait()
+            finally:
+                self.log.hear(proxies.status())
 
-    def do(self, line: Mapping[str, Any], what: str) -> None:
+    def do(self, happening: Happening, line: Mapping[str, Any]) -> None:
         """Set or clear a fault; raises HappeningFailedError."""
         assert self._world is not None
         try:
             if "clear" in line:
+                self.log.hear(self._world.status())
                 self._world.clear(line["device"], line["clear"])
             else:
-                self._world.set(line["device"], line["fault"], line["parameters"])
+                number = self._world.set(line["device"], line["fault"], line["parameters"])
+                self.log.set(happening, {"set": number})
         except FaultError as error:
-            raise HappeningFailedError(f"{what}: {error}") from error
+            raise HappeningFailedError(f"{happening.what}: {error}") from error
 
 
 def _do(happening: Happening, faults: _Faults, world: LockstepWorld) -> Awaitable[None] | None:
     if happening.fault is not None:
-        faults.do(happening.fault, happening.what)
+        faults.do(happening, happening.fault)
     if happening.twins is not None:
         answer = world.tell_twins(happening.twins)
         if answer is not None and "error" in answer:

@@ -11,6 +11,8 @@ from config.messages import DispatchOrder, Down
 from config.vocabulary import Quantity
 from gateway.bench.metrics import Excursion, excursions, settled_s
 from gateway.bench.realtime import OPERATOR_FAILED
+from gateway.bench.scenario.memory import LEAST_SLOPE_S
+from gateway.bench.scenario.plan import Plan
 from gateway.bench.scenario.trial import Span, Term, Trial, limit_w
 from gateway.bench.scores import (
     PriceStep,
@@ -29,6 +31,7 @@ from gateway.bench.timeline import fallback_limits, sampled
 
 DIGITS: Final = 6
 WHOLE_RUN: Final = "whole_run"
+FAULTS_ACTED: Final = "faults_acted"
 
 LEAST_STEP_PU: Final = 0.02
 """A smaller change of the net power, of the rating, is no step that a response could be read off."""
@@ -36,7 +39,7 @@ LEAST_STEP_PU: Final = 0.02
 
 @dataclass(frozen=True, slots=True)
 class CheckResult:
-    """One check. `measured` is None where there was nothing to measure, which fails.
+    """One check. `measured` is None where there was nothing to measure, which fails; `words` say why.
 
     `at_least`: the limit is a floor.
     """
@@ -47,6 +50,7 @@ class CheckResult:
     limit: float
     measured: float | None
     at_least: bool = False
+    words: str = ""
 
     @property
     def passed(self) -> bool:
@@ -56,11 +60,26 @@ class CheckResult:
 
 
 def judge(trial: Trial) -> list[CheckResult]:
-    """Every check of the scenario, and whether the run was what was planned."""
+    """Every check of the scenario, whether the run was what was planned, and whether each fault of it acted."""
     problems = [problem for problem in trial.assessment.run.problems if problem != OPERATOR_FAILED]
-    what = "; ".join(problems) or "What went wrong with the run as such."
-    whole = CheckResult(WHOLE_RUN, WHOLE_RUN, what, 0.0, float(len(problems)))
-    return [whole, *(_result(trial, check) for check in trial.plan.loaded.scenario.checks)]
+    what = "What went wrong with the run as such."
+    whole = CheckResult(WHOLE_RUN, WHOLE_RUN, what, 0.0, float(len(problems)), words="; ".join(problems))
+    own = [whole, *([_acted(trial)] if trial.plan.loaded.faults() else [])]
+    return [*own, *(_result(trial, check) for check in trial.plan.loaded.scenario.checks)]
+
+
+def _acted(trial: Trial) -> CheckResult:
+    """A fault that was ordered and did nothing has shown nothing."""
+    never = trial.unacted
+    what = "How many of the faults that were ordered never acted: nothing passed that they could have changed."
+    words = f"never acted: {', '.join(_struck(trial.plan, name) for name in never)}" if never else ""
+    return CheckResult(FAULTS_ACTED, FAULTS_ACTED, what, 0.0, float(len(never)), words=words)
+
+
+def _struck(plan: Plan, name: str) -> str:
+    event = plan.loaded.events[plan.names.index(name)]
+    told = f"{event.fault.fault} at {event.fault.device}" if event.fault is not None else "silence of the parent"
+    return f"{told} ({name})" if event.name is not None else f"{told} (at {event.at_s:g} s)"
 
 
 def _result(trial: Trial, check: Any) -> CheckResult:
@@ -68,7 +87,20 @@ def _result(trial: Trial, check: Any) -> CheckResult:
     what = (type(check).__doc__ or "").strip()
     at_least = isinstance(check, checks.RegulationBase)
     rounded = None if measured is None else round(measured, DIGITS)
-    return CheckResult(check.name or check.check, check.check, what, check.limit, rounded, at_least)
+    words = _why_not_measured(trial, check) if measured is None else ""
+    return CheckResult(check.name or check.check, check.check, what, check.limit, rounded, at_least, words)
+
+
+def _why_not_measured(trial: Trial, check: Any) -> str:
+    if not trial.times:
+        return "the physics left no record"
+    if isinstance(check, _ABOUT_LIMITS):
+        return "no limit took force in the time that is judged"
+    if isinstance(check, checks.OrdersAnswered):
+        return "the operator's own checks are not in its log"
+    if isinstance(check, checks.MemoryGrowth):
+        return f"the gateway's memory was watched for less than {LEAST_SLOPE_S:g} s"
+    return "nothing of what it measures happened in the time that is judged"
 
 
 def _worst(values: Iterable[float | None], never: float) -> float | None:
@@ -83,6 +115,8 @@ def _excursions(trial: Trial, check: Any, grace_s: float, quantity: Quantity | N
     span = trial.span(check.from_s, check.until_s)
     found: list[Excursion] = []
     judged = False
+    if not trial.took_force(span, quantity):
+        return None
     for each, steps in trial.limits(grace_s, quantity):
         judged = True
         excess = trial.excess(each, steps, span)
@@ -291,15 +325,19 @@ def _cost(trial: Trial, check: checks.EnergyCost) -> float | None:
 
 
 def _survived(trial: Trial, check: checks.FaultsSurvived) -> float | None:
-    """After each fault, until the next one begins; the last to the scenario's end."""
-    spans = [
-        (trial.zero_s + event.at_s, trial.end_s if event.until_s is None else trial.zero_s + event.until_s)
-        for event in trial.plan.loaded.events
-        if event.fault is not None
-    ]
+    """After the faults that acted, when none of them is in force any more, until the next begins or the time ends."""
+    spans: list[Span] = []
+    for name, event in zip(trial.plan.names, trial.plan.loaded.events, strict=True):
+        if event.fault is None or name in trial.unacted:
+            continue
+        span = Span(trial.zero_s + event.at_s, trial.end_s if event.until_s is None else trial.zero_s + event.until_s)
+        if spans and span.start_s <= spans[-1].end_s:
+            spans[-1] = Span(spans[-1].start_s, max(spans[-1].end_s, span.end_s))
+        else:
+            spans.append(span)
     judged = trial.span(check.from_s, check.until_s)
-    begins = [*(start_s for start_s, _ in spans[1:]), judged.end_s]
-    free = [Span(end_s, begin_s) for (_, end_s), begin_s in zip(spans, begins, strict=True) if end_s < begin_s]
+    begins = [*(span.start_s for span in spans[1:]), judged.end_s]
+    free = [Span(span.end_s, begin_s) for span, begin_s in zip(spans, begins, strict=False) if span.end_s < begin_s]
 
     def settled(span: Span) -> float | None:
         places = trial.inside(span)
@@ -316,6 +354,8 @@ def _answered(trial: Trial, _: checks.OrdersAnswered) -> float | None:
 def _memory(trial: Trial, _: checks.MemoryGrowth) -> float | None:
     return trial.memory_mb_per_h
 
+
+_ABOUT_LIMITS: Final = (checks.LimitsKept, checks.ExcursionStage, checks.LimitReached)
 
 _MEASURES: Final[dict[type, Callable[[Trial, Any], float | None]]] = {
     checks.LimitsKept: _limits_kept,

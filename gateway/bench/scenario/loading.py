@@ -21,7 +21,7 @@ from config.profile import Profile
 from config.scenario import Event, Function, Mode, Scenario
 from config.scenario_matrix import matrix_events
 from config.scenario_problems import scenario_problems
-from config.site import ControlSettings, ModbusTcpAddress, Site
+from config.site import ControlSettings, ModbusRtuTcpAddress, ModbusTcpAddress, Site
 from config.vocabulary import DeviceKind
 from config.yaml_source import Document, read_document
 from gateway.bench.scenario.fault_names import fault_problem
@@ -29,6 +29,8 @@ from sim_devices.faults.world import BROKER
 
 SUFFIX: Final = ".yaml"
 OVERRIDES: Final = ("overrides",)
+WIRED_IN_LOCKSTEP: Final = (ModbusTcpAddress, ModbusRtuTcpAddress)
+"""What crosses as bytes on virtual time, to a place of its own that a proxy can be put before."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,18 +71,24 @@ class LoadedScenario:
         return self.scenario.sabotage
 
     def faults(self) -> list[tuple[str, str]]:
-        """Each fault with the kind of what it strikes, once; parents and the broker are kinds of their own."""
-        pairs = [(event.fault.fault, event.fault.device) for event in self.events if event.fault is not None]
-        parents = {parent.name for parent in self.site.parents}
-        named = [(fault, "parent" if name in parents else str(self.kinds.get(name, name))) for fault, name in pairs]
-        silent = [("heartbeat_lost", "parent") for event in self.events if event.parent == "silent"]
-        return list(dict.fromkeys([*named, *silent]))
+        """Each fault that is ordered with the kind of what it strikes, once."""
+        return list(dict.fromkeys(fault for event in self.events if (fault := self.fault_of(event)) is not None))
+
+    def fault_of(self, event: Event) -> tuple[str, str] | None:
+        """The fault of an event with the kind of what it strikes; parents and the broker are kinds of their own."""
+        if event.parent == "silent":
+            return "heartbeat_lost", "parent"
+        if event.fault is None:
+            return None
+        name = event.fault.device
+        is_parent = any(parent.name == name for parent in self.site.parents)
+        return event.fault.fault, "parent" if is_parent else str(self.kinds.get(name, name))
 
 
 def shipped_scenarios() -> dict[str, Path]:
     """The scenarios that come with Lamina: name and file."""
     folder = Path(str(files("config").joinpath("scenarios")))
-    return {path.stem: path for path in sorted(folder.glob(f"*{SUFFIX}")) if not path.stem.endswith("_orders")}
+    return {path.stem: path for path in sorted(folder.glob(f"*{SUFFIX}"))}
 
 
 def scenario_path(text: str) -> Path:
@@ -119,7 +127,7 @@ def _lockstep_has_a_wire(scenario: Scenario, site: Site) -> Iterator[Problem]:
     """In lockstep only Modbus crosses as bytes; the rest has no connection that could break."""
     if scenario.mode is not Mode.LOCKSTEP:
         return
-    wired = [name for name, device in site.devices.items() if isinstance(device.address, ModbusTcpAddress)]
+    wired = [name for name, device in site.devices.items() if isinstance(device.address, WIRED_IN_LOCKSTEP)]
     struck: list[tuple[DataPath, str]] = [
         (("events", at, "fault", "device"), event.fault.device)
         for at, event in enumerate(scenario.events)

@@ -8,11 +8,14 @@ from pathlib import Path
 from typing import Final
 
 from gateway.bench.realtime import Bench
+from gateway.bench.run_files import MEMORY_FILE
 
-MEMORY_FILE: Final = "memory.csv"
 LOOK_S: Final = 5.0
 SETTLED_SHARE: Final = 0.1
 """The first tenth of a run is not counted: what is made once is made by then."""
+
+LEAST_SLOPE_S: Final = 600.0
+"""A slope over less is that of caches and buffers that fill, told as MB an hour."""
 
 
 async def watch_memory(bench: Bench) -> None:
@@ -37,13 +40,18 @@ def _resident_mb(pid: int) -> float | None:
 
 
 def memory_slope(out: Path) -> float | None:
-    """MB an hour by which the resident memory grew, by least squares; None without a record of it."""
+    """MB an hour by which the resident memory grew, by least squares.
+
+    None without a record of it, and where it was watched for less than `LEAST_SLOPE_S`.
+    """
     try:
         lines = (out / MEMORY_FILE).read_text(encoding="ascii").splitlines()[1:]
         rows = [(float(at_s), float(mb)) for at_s, mb in (line.split(",") for line in lines)]
     except (OSError, ValueError):
         return None
+    if not rows or rows[-1][0] - rows[0][0] < LEAST_SLOPE_S:
+        return None
     rows = rows[int(SETTLED_SHARE * len(rows)) :]
-    mean_s = sum(at_s for at_s, _ in rows) / len(rows) if rows else 0.0
+    mean_s = sum(at_s for at_s, _ in rows) / len(rows)
     spread = sum((at_s - mean_s) ** 2 for at_s, _ in rows)
     return sum((at_s - mean_s) * mb for at_s, mb in rows) / spread * 3600.0 if spread else None

@@ -50,6 +50,13 @@ class Plan:
         """What each event is called: its own name, else what it is, numbered."""
         return tuple(event.name or f"{event.content}_{at}" for at, event in enumerate(self.loaded.events, start=1))
 
+    @property
+    def fault_names(self) -> tuple[str, ...]:
+        """The events that are faults at the wire, in the order of time."""
+        return tuple(
+            name for name, event in zip(self.names, self.loaded.events, strict=True) if event.fault is not None
+        )
+
     @cached_property
     def happenings(self) -> tuple[Happening, ...]:
         """What the runner does itself."""

@@ -11,11 +11,15 @@ from typing import Final
 
 from config.lags import lags_path
 from config.scenario import Function, Mode
-from gateway.bench.demo import stop_at_signals
-from gateway.bench.realtime import Bench, BenchPlan, prepare, run_bench
-from gateway.bench.scenario.conduct import HappeningFailedError, conduct
+from gateway.bench.demo import INTERRUPTED, stop_at_signals
+from gateway.bench.realtime import Bench, BenchPlan, run_bench
+from gateway.bench.run_directory import prepare
+from gateway.bench.run_files import END_FILE
+from gateway.bench.scenario.conduct import conduct, look_at_faults
+from gateway.bench.scenario.control_line import HappeningFailedError
+from gateway.bench.scenario.fault_log import FaultLog
 from gateway.bench.scenario.loading import LoadedScenario, write_site
-from gateway.bench.scenario.memory import MEMORY_FILE, watch_memory
+from gateway.bench.scenario.memory import watch_memory
 from gateway.bench.scenario.plan import Plan
 
 ALL: Final = "all"
@@ -36,6 +40,14 @@ class RunOptions:
     broker: str | None = None
 
 
+@dataclass(frozen=True, slots=True)
+class RunEnd:
+    """How a run ended: what kept it from being a whole one, and whether that was the user's Ctrl-C."""
+
+    problems: tuple[str, ...]
+    interrupted: bool = False
+
+
 def cannot_run(loaded: LoadedScenario, options: RunOptions) -> str:
     """Why the options contradict the scenario; empty where they don't."""
     unknown = sorted(set(options.twins) - set(loaded.site.devices) - {ALL})
@@ -47,24 +59,35 @@ def cannot_run(loaded: LoadedScenario, options: RunOptions) -> str:
     return ""
 
 
-def run_scenario(loaded: LoadedScenario, out: Path, options: RunOptions) -> list[str]:
-    """Run a scenario into `out`; what kept it from being a whole run.
+def run_scenario(loaded: LoadedScenario, out: Path, options: RunOptions) -> RunEnd:
+    """Run a scenario into `out`, to its end or to Ctrl-C.
 
-    Raises ChildFailedError and OSError where it cannot be run.
+    The caller holds the directory. Raises ChildFailedError and OSError where it cannot be run.
     """
     prepare(out)
-    (out / MEMORY_FILE).unlink(missing_ok=True)
     write_site(loaded, out / SITE_FILE)
     plan = Plan(loaded)
     without = loaded.under_test if options.sabotage else None
     if loaded.scenario.mode is Mode.LOCKSTEP:
-        from gateway.bench.scenario.in_lockstep import run_in_lockstep
-
-        return run_in_lockstep(plan, out, without)
+        return _in_lockstep(plan, out, without)
     return asyncio.run(_in_realtime(plan, out, options, without))
 
 
-async def _in_realtime(plan: Plan, out: Path, options: RunOptions, without: Function | None) -> list[str]:
+def _in_lockstep(plan: Plan, out: Path, without: Function | None) -> RunEnd:
+    from gateway.bench.scenario.in_lockstep import run_in_lockstep
+
+    try:
+        return RunEnd(tuple(run_in_lockstep(plan, out, without)))
+    except KeyboardInterrupt:
+        ended = RunEnd((f"{INTERRUPTED} the scenario",), interrupted=True)
+    except HappeningFailedError as error:
+        ended = RunEnd((str(error),))
+    end = {"planned_s": plan.loaded.scenario.duration_s, "problems": ended.problems}
+    (out / END_FILE).write_text(json.dumps(end), encoding="utf-8")
+    return ended
+
+
+async def _in_realtime(plan: Plan, out: Path, options: RunOptions, without: Function | None) -> RunEnd:
     loaded = plan.loaded
     script = out / SCRIPT_FILE
     script.write_text(json.dumps(plan.script_data, indent=1), encoding="utf-8")
@@ -88,9 +111,11 @@ async def _in_realtime(plan: Plan, out: Path, options: RunOptions, without: Func
         )
     )
     stop_at_signals(bench, "the scenario")
+    log = FaultLog()
     try:
-        await run_bench(bench, [partial(conduct, plan), watch_memory])
+        await run_bench(bench, [partial(conduct, plan, log), watch_memory], look_at_faults(log))
     except HappeningFailedError as error:
         bench.problems.append(str(error))
         bench.tell_end()
-    return bench.problems
+    log.write(out, plan)
+    return RunEnd(tuple(bench.problems), bench.stop.is_set())

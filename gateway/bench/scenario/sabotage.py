@@ -61,6 +61,8 @@ def _inputs(function: Function, model: SiteModel, image: Image, lasting: _Lastin
             return _paired_wrongly(model.meter, image)
         case Function.STALENESS:
             return lasting.image(image)
+        case Function.METER:
+            return lasting.without_meter(model.meter, image)
     return image
 
 
@@ -74,11 +76,31 @@ def _paired_wrongly(meter: str, image: Image) -> Image:
     return replace(image, devices={**image.devices, meter: now})
 
 
+def _watts(sample: Sample) -> float:
+    return sample.value if isinstance(sample.value, int | float) else 0.0
+
+
 @dataclass(slots=True)
 class _Lasting:
-    """Every good value for ever."""
+    """Every good value for ever, and the load that the meter and the devices showed at first."""
 
     good: dict[str, dict[str, Sample]] = field(default_factory=dict)
+    load_w: float | None = None
+
+    def without_meter(self, meter: str, image: Image) -> Image:
+        """The image with a meter that reads what the devices say, and the first load."""
+        seen = image.devices.get(meter)
+        if seen is None:
+            return image
+        sample = seen.sample(POWER_W)
+        said = [device.sample(POWER_W) for name, device in image.devices.items() if name != meter]
+        if sample.quality is not Quality.GOOD or any(each.quality is not Quality.GOOD for each in said):
+            return image
+        devices_w = sum(_watts(each) for each in said)
+        if self.load_w is None:
+            self.load_w = _watts(sample) - devices_w
+        made_up = seen.updated({POWER_W: sample._replace(value=self.load_w + devices_w)})
+        return replace(image, devices={**image.devices, meter: made_up})
 
     def image(self, image: Image) -> Image:
         """The image with the last good value of each point, as if it had been measured now."""

@@ -14,6 +14,7 @@ from config.vocabulary import Quantity
 from gateway.bench.assessment import Assessment, assess
 from gateway.bench.dso_orders import DsoOrder
 from gateway.bench.run_files import Run
+from gateway.bench.scenario.fault_log import FaultFigures
 from gateway.bench.scenario.plan import Plan
 from gateway.bench.timeline import Steps, loosened, sampled
 
@@ -41,6 +42,7 @@ class Trial:
     assessment: Assessment
     zero_s: float
     memory_mb_per_h: float | None = None
+    faults: tuple[FaultFigures, ...] = ()
 
     @property
     def end_s(self) -> float:
@@ -86,6 +88,29 @@ class Trial:
             for now, value, bound in zip(self.times, power, sampled(steps, self.times), strict=True)
         ]
 
+    def took_force(self, span: Span, quantity: Quantity | None = None) -> bool:
+        """Whether a limit held in a time that somebody has set: an order, a lost parent's fallback or the installer's.
+
+        Where the scenario orders limits, one of these must have come; the connection's rating is nobody's limit.
+        """
+        orders = [
+            term
+            for term in self.terms(Down.LIMITS, (), self.span(None, None))
+            if limit_w(term.order) is not None and quantity in (None, getattr(term.order.message, "quantity", None))
+        ]
+        if any(event.limit is not None and event.expect == "accepted" for event in self.plan.loaded.events):
+            return any(term.start_s < span.end_s and term.end_s > span.start_s for term in orders)
+        site = self.assessment.site
+        stated = {
+            Quantity.NET_IMPORT_W: site.connection.max_import_w,
+            Quantity.NET_EXPORT_W: site.connection.max_export_w,
+        }
+        return (
+            bool(orders)
+            or any(lost.start_s < span.end_s and lost.end_s > span.start_s for lost in self.lost)
+            or any(value is not None and quantity in (None, each) for each, value in stated.items())
+        )
+
     def limits(self, grace_s: float, quantity: Quantity | None = None) -> Iterator[tuple[Quantity, Steps]]:
         """The limits in force of each quantity that the physics recorded, each from `grace_s` after it took force."""
         for each, steps in self.assessment.in_force.limits.items():
@@ -108,6 +133,29 @@ class Trial:
         return [next((value for start_s, end_s, value in bases if start_s <= now < end_s), None) for now in times]
 
     @cached_property
+    def silences(self) -> tuple[tuple[str, bool], ...]:
+        """The parent's silences by the names of their events, each with whether a heartbeat's time-out fell into it."""
+        return tuple(
+            (
+                name,
+                any(
+                    self.zero_s + event.at_s < lost.start_s <= self.zero_s + (event.until_s or 0.0)
+                    for lost in self.lost
+                ),
+            )
+            for name, event in zip(self.plan.names, self.plan.loaded.events, strict=True)
+            if event.parent is not None
+        )
+
+    @cached_property
+    def unacted(self) -> tuple[str, ...]:
+        """The events whose fault never acted, or of which nobody could tell."""
+        never = [one.event for one in self.faults if not one.acted]
+        told = {one.event for one in self.faults}
+        untold = [name for name in self.plan.fault_names if name not in told]
+        return (*never, *untold, *(name for name, acted in self.silences if not acted))
+
+    @cached_property
     def lost(self) -> tuple[Span, ...]:
         """The times without a parent within the scenario, each from the heartbeat's time-out on."""
         spans = (Span(max(start_s, self.zero_s), end_s) for start_s, end_s in self.assessment.in_force.fallback)
@@ -126,7 +174,9 @@ class Trial:
         return found
 
 
-def make_trial(plan: Plan, run: Run, memory_mb_per_h: float | None = None) -> Trial:
+def make_trial(
+    plan: Plan, run: Run, memory_mb_per_h: float | None = None, faults: tuple[FaultFigures, ...] = ()
+) -> Trial:
     """A run with what was in force in it; it begins with the operator's first phase."""
     phases = [event.at_s for event in run.dso or () if event.name == "phase"]
     starts = [event.at_s for event in run.gateway if event.name == "ready"]
@@ -137,7 +187,7 @@ def make_trial(plan: Plan, run: Run, memory_mb_per_h: float | None = None) -> Tr
     assessment = replace(
         assessment, judged_from_s=max(assessment.judged_from_s, zero_s), judged_until_s=stops, kinds=assessment.kinds
     )
-    return Trial(plan, assessment, zero_s, memory_mb_per_h)
+    return Trial(plan, assessment, zero_s, memory_mb_per_h, faults)
 
 
 def limit_w(order: DsoOrder) -> float | None:

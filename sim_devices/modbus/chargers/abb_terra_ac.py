@@ -27,7 +27,8 @@ from config.vocabulary import ChargingState, Clock
 from sim_devices.modbus.chargers.outlet import Outlet
 from sim_devices.modbus.family import ModbusModel, of_kind
 from sim_devices.modbus.pdu import READ_HOLDING, WRITE_MULTIPLE, WRITE_SINGLE, ExceptionCode, Table
-from sim_devices.modbus.register_table import Command, RegisterTable, execute
+from sim_devices.modbus.register_table import RegisterTable
+from sim_devices.modbus.table_unit import Command, execute
 from sim_devices.models import MINIMUM_CURRENT_A, ChargerModel, Failsafe
 
 FUNCTIONS: Final = frozenset({READ_HOLDING, WRITE_SINGLE, WRITE_MULTIPLE})

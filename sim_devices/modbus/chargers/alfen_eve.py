@@ -26,7 +26,8 @@ from config.vocabulary import ChargingState, Clock
 from sim_devices.modbus.chargers.outlet import Outlet
 from sim_devices.modbus.family import ModbusModel, of_kind
 from sim_devices.modbus.pdu import READ_HOLDING, WRITE_MULTIPLE, WRITE_SINGLE, ExceptionCode, Table, Unit
-from sim_devices.modbus.register_table import ALL_BITS, Command, RegisterTable, TableUnit, execute
+from sim_devices.modbus.register_table import ALL_BITS, RegisterTable
+from sim_devices.modbus.table_unit import Command, ReadOnlyUnit, execute
 from sim_devices.models import MINIMUM_CURRENT_A, ChargerModel, Failsafe
 
 STATION_UNIT: Final = 200
@@ -145,4 +146,4 @@ def make_station(model: ModbusModel, clock: Clock, serial: str) -> Mapping[int, 
     table.put(1105, "H", 1)
     table.fill(100, 178, ALL_BITS)
     table.fill(1400, 1431, ALL_BITS)
-    return {STATION_UNIT: TableUnit(FUNCTIONS, {Table.HOLDING: table})}
+    return {STATION_UNIT: ReadOnlyUnit(FUNCTIONS, {Table.HOLDING: table})}

@@ -25,7 +25,7 @@ from typing import Final
 from config.vocabulary import Clock
 from sim_devices.modbus.inverters.direction import direction
 from sim_devices.modbus.inverters.hybrid import HybridUnit, Parts
-from sim_devices.modbus.inverters.register_table import Holes, RegisterTable, Row, Values, rows
+from sim_devices.modbus.register_table import Holes, RegisterTable, Row, Values, rows
 from sim_devices.modbus.registers import TYPES, Getter, Setting
 from sim_devices.modbus.sunspec_values import between, line_voltage_v, one_of, phase_voltage_v, site_phase
 from sim_devices.models import BatteryModel
@@ -112,7 +112,7 @@ class Sun2000Unit(HybridUnit):
         if battery is not None:
             table += BATTERY
             values = {**values, **self._battery(battery), **self._forcible(battery)}
-        super().__init__(parts, RegisterTable(table, values, holes=HOLES))
+        super().__init__(parts, RegisterTable.of_rows(table, values, holes=HOLES))
 
     def with_parts(self, parts: Parts) -> Sun2000Unit:
         """A unit of the same kind with these models."""

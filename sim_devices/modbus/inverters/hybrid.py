@@ -5,8 +5,9 @@ A site describes them as two devices at one address, so that the twins of both h
 
 from __future__ import annotations
 
-from sim_devices.modbus.inverters.register_table import RegisterTable, TableUnit
 from sim_devices.modbus.pdu import Unit
+from sim_devices.modbus.register_table import RegisterTable
+from sim_devices.modbus.table_unit import SettingsUnit
 from sim_devices.models import BatteryModel, DeviceModel, InverterModel
 
 
@@ -48,7 +49,7 @@ class Parts:
         return None if both_have else Parts(self.battery or other.battery, self.pv or other.pv)
 
 
-class HybridUnit(TableUnit):
+class HybridUnit(SettingsUnit):
     """A unit that can be put together of its two parts."""
 
     def __init__(self, parts: Parts, holding: RegisterTable, inputs: RegisterTable | None = None) -> None:

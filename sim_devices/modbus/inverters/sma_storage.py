@@ -28,10 +28,11 @@ from typing import Final
 
 from config.vocabulary import Clock
 from sim_devices.modbus.inverters.direction import direction
-from sim_devices.modbus.inverters.register_table import Holes, RegisterTable, TableUnit, Values, WriteOnly, rows
 from sim_devices.modbus.pdu import READ_HOLDING, READ_INPUT, WRITE_MULTIPLE, WRITE_SINGLE
+from sim_devices.modbus.register_table import Holes, RegisterTable, Values, WriteOnly, rows
 from sim_devices.modbus.registers import TYPES, Setting
 from sim_devices.modbus.sunspec_values import between, one_of, phase_current_a, phase_generation_w, phase_voltage_v
+from sim_devices.modbus.table_unit import SettingsUnit
 from sim_devices.models import BatteryModel
 
 ACTIVE: Final = 802
@@ -82,7 +83,7 @@ REGISTERS: Final = rows(
 SETPOINT: Final = frozenset({"power_setpoint_w", "control_by_communication"})
 
 
-class SmaStorageUnit(TableUnit):
+class SmaStorageUnit(SettingsUnit):
     """A battery inverter as a Modbus unit; each write of the setpoint or its activation starts the time-out anew."""
 
     functions = frozenset({READ_HOLDING, READ_INPUT, WRITE_SINGLE, WRITE_MULTIPLE})
@@ -92,7 +93,7 @@ class SmaStorageUnit(TableUnit):
         self._clock = clock
         self._reversions = model.reversions
         values: Values = {**self._measurements(), **self._settings(), "serial_number": serial}
-        super().__init__(RegisterTable(REGISTERS, values, holes=Holes(0xFFFF, 125)))
+        super().__init__(RegisterTable.of_rows(REGISTERS, values, holes=Holes(0xFFFF, 125)))
 
     def _measurements(self) -> Values:
         model = self._model

@@ -26,9 +26,9 @@ from typing import Final
 
 from config.vocabulary import Clock
 from sim_devices.modbus.inverters.direction import direction
-from sim_devices.modbus.inverters.register_table import RegisterTable, Row, TableUnit, Values, rows
 from sim_devices.modbus.inverters.sunspec_storage import COMMON_WITHOUT_PAD, inverter_model
 from sim_devices.modbus.pdu import ExceptionCode, Table
+from sim_devices.modbus.register_table import RegisterTable, Row, Values, rows
 from sim_devices.modbus.registers import Setting
 from sim_devices.modbus.sunspec_layout import Values as ModelValues
 from sim_devices.modbus.sunspec_layout import chain, scale_for
@@ -41,6 +41,7 @@ from sim_devices.modbus.sunspec_values import (
     phase_current_a,
     phase_voltage_v,
 )
+from sim_devices.modbus.table_unit import SettingsUnit
 from sim_devices.models import BatteryModel, InverterModel
 
 VENDOR_BLOCKS: Final = 0xE000
@@ -98,7 +99,7 @@ DISCHARGE: Final = 4
 OFF: Final = 0
 
 
-class SolarEdgeUnit(TableUnit):
+class SolarEdgeUnit(SettingsUnit):
     """A SunSpec map that is read only, and SolarEdge's own blocks behind it."""
 
     def __init__(
@@ -111,7 +112,7 @@ class SolarEdgeUnit(TableUnit):
         self.map = chain(
             [(COMMON_WITHOUT_PAD, identity), (inverter_model(len(model.phases)), self._measurements(model))]
         )
-        super().__init__(RegisterTable(table, values, words="little"))
+        super().__init__(RegisterTable.of_rows(table, values, order="low word first"))
 
     def _measurements(self, model: InverterModel | BatteryModel) -> ModelValues:
         return {

@@ -26,8 +26,8 @@ from typing import Final
 from config.vocabulary import Clock
 from sim_devices.modbus.inverters.direction import direction
 from sim_devices.modbus.inverters.hybrid import HybridUnit, Parts
-from sim_devices.modbus.inverters.register_table import RegisterTable, Values, rows
 from sim_devices.modbus.pdu import READ_HOLDING, READ_INPUT, WRITE_MULTIPLE, WRITE_SINGLE
+from sim_devices.modbus.register_table import RegisterTable, Values, rows
 from sim_devices.modbus.registers import TYPES, Getter, Setting
 from sim_devices.modbus.sunspec_values import between, one_of, phase_voltage_v, site_phase
 from sim_devices.models import BatteryModel
@@ -106,8 +106,8 @@ class SungrowShUnit(HybridUnit):
             inputs = {**inputs, **self._battery(parts.battery)}
         super().__init__(
             parts,
-            RegisterTable(HOLDING, self._settings(parts), words="little"),
-            RegisterTable(INPUTS, inputs, words="little"),
+            RegisterTable.of_rows(HOLDING, self._settings(parts), order="low word first"),
+            RegisterTable.of_rows(INPUTS, inputs, order="low word first"),
         )
 
     def with_parts(self, parts: Parts) -> SungrowShUnit:

@@ -22,10 +22,11 @@ from collections.abc import Set
 from typing import Final
 
 from config.vocabulary import Clock
-from sim_devices.modbus.inverters.register_table import RegisterTable, TableUnit, Values, rows
 from sim_devices.modbus.pdu import READ_HOLDING, READ_INPUT, WRITE_MULTIPLE, WRITE_SINGLE
+from sim_devices.modbus.register_table import RegisterTable, Values, rows
 from sim_devices.modbus.registers import TYPES, Setting
 from sim_devices.modbus.sunspec_values import between, one_of
+from sim_devices.modbus.table_unit import SettingsUnit
 from sim_devices.models import BatteryModel
 
 SETPOINT_LIFE_S: Final = 60.0
@@ -65,7 +66,7 @@ REGISTERS: Final = rows(
 )
 
 
-class VeBusUnit(TableUnit):
+class VeBusUnit(SettingsUnit):
     """A VE.Bus system in ESS mode 3 as a Modbus unit; the setpoint of each phase lives for 60 s.
 
     Register 38 forbids charging and 39 feeding in; the setpoint yields to both.
@@ -84,7 +85,7 @@ class VeBusUnit(TableUnit):
         for phase in (1, 2, 3):
             values[f"setpoint_l{phase}_w"] = Setting(0, between(-(2**15), 2**15 - 1))
             values[f"setpoint_l{phase}_wide_w"] = Setting(0, between(-(2**31), 2**31 - 1))
-        super().__init__(RegisterTable(REGISTERS, {**self._measurements(), **values}))
+        super().__init__(RegisterTable.of_rows(REGISTERS, {**self._measurements(), **values}))
 
     def _measurements(self) -> Values:
         model = self._model

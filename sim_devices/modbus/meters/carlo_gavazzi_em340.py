@@ -20,7 +20,8 @@ from config.vocabulary import Clock
 from sim_devices.modbus.family import ModbusModel, of_kind
 from sim_devices.modbus.meters.quantities import Get, Quantities
 from sim_devices.modbus.pdu import READ_HOLDING, READ_INPUT, WRITE_SINGLE, ExceptionCode, Table
-from sim_devices.modbus.register_table import RegisterTable, TableUnit
+from sim_devices.modbus.register_table import RegisterTable
+from sim_devices.modbus.table_unit import ReadOnlyUnit
 from sim_devices.models import MeterModel
 
 MOST_REGISTERS: Final = 50
@@ -33,7 +34,7 @@ IDENTIFICATION: Final = 341
 SINGLE_WORDS: Final[Mapping[int, int]] = {0x000B: IDENTIFICATION, 0x0302: 0, 0x0303: 2, 0x1002: 0, 0x1103: 1}
 
 
-class Em340Unit(TableUnit):
+class Em340Unit(ReadOnlyUnit):
     """Tables of measurements, and words that are read one at a time: 000Bh is a voltage's half in longer reads."""
 
     def __init__(self, measurements: RegisterTable) -> None:

@@ -27,7 +27,8 @@ from config.vocabulary import Clock
 from sim_devices.modbus.family import ModbusModel, of_kind
 from sim_devices.modbus.meters.quantities import Get, Quantities
 from sim_devices.modbus.pdu import READ_HOLDING, READ_INPUT, WRITE_MULTIPLE, Table
-from sim_devices.modbus.register_table import RegisterTable, TableUnit
+from sim_devices.modbus.register_table import RegisterTable
+from sim_devices.modbus.table_unit import ReadOnlyUnit
 from sim_devices.models import MeterModel
 
 MOST_REGISTERS: Final = 60
@@ -48,7 +49,7 @@ CONFIGURATION: Final[Mapping[int, float]] = {
 }
 
 
-def make(model: ModbusModel, clock: Clock, serial: str) -> TableUnit:
+def make(model: ModbusModel, clock: Clock, serial: str) -> ReadOnlyUnit:
     """The unit that shows a meter as an SDM630 does."""
     of = Quantities(of_kind(MeterModel, model))
     inputs = RegisterTable(whole=True)
@@ -58,7 +59,7 @@ def make(model: ModbusModel, clock: Clock, serial: str) -> TableUnit:
     holdings = RegisterTable(whole=True)
     for address, value in CONFIGURATION.items():
         holdings.put_bytes(address, struct.pack(">f", value))
-    return TableUnit(FUNCTIONS, {Table.INPUT: inputs, Table.HOLDING: holdings}, MOST_REGISTERS)
+    return ReadOnlyUnit(FUNCTIONS, {Table.INPUT: inputs, Table.HOLDING: holdings}, MOST_REGISTERS)
 
 
 def _now(of: Quantities) -> dict[int, Get]:

@@ -20,7 +20,8 @@ from config.vocabulary import Clock
 from sim_devices.modbus.family import ModbusModel, of_kind
 from sim_devices.modbus.meters.quantities import Get, Quantities
 from sim_devices.modbus.pdu import READ_HOLDING, READ_INPUT, WRITE_MULTIPLE, WRITE_SINGLE, ExceptionCode, Table
-from sim_devices.modbus.register_table import Order, RegisterTable, TableUnit
+from sim_devices.modbus.register_table import Order, RegisterTable
+from sim_devices.modbus.table_unit import ReadOnlyUnit
 from sim_devices.models import MeterModel
 
 FUNCTIONS: Final = frozenset({READ_HOLDING, READ_INPUT, WRITE_SINGLE, WRITE_MULTIPLE})
@@ -28,7 +29,7 @@ LITTLE_ENDIAN: Final = 32768
 RELEASE: Final = "2.040"
 
 
-class Umg604Unit(TableUnit):
+class Umg604Unit(ReadOnlyUnit):
     """Two tables of the same values: most significant byte first, and from 32768 least significant byte first."""
 
     def __init__(self, big: RegisterTable, little: RegisterTable) -> None:

@@ -12,7 +12,7 @@ import pytest
 from config.scenario import Function, Mode
 from gateway.bench.scenario.loading import Changes, load_scenario, shipped_scenarios
 from gateway.bench.scenario.plan import Plan
-from gateway.bench.scenario.reporting import ScenarioReport, write_scenario_report
+from gateway.bench.scenario.reporting import ScenarioReport, verdict_of, write_scenario_report
 from gateway.bench.scenario.running import RunOptions, run_scenario
 
 SHORT_S = 100.0
@@ -56,7 +56,7 @@ def test_a_shipped_scenario_passes(path: Path, tmp_path: Path) -> None:
 def test_a_shipped_scenario_fails_without_the_function_under_test(path: Path, tmp_path: Path) -> None:
     report = run(path, tmp_path, sabotage=True)
     assert not report.passed
-    assert report.checks[0].passed, "the run itself is whole: a check has failed, not the bench"
+    assert verdict_of(report) == "failed, as it must", report.summary()["checks"]
 
 
 def test_the_same_seed_gives_the_same_report_byte_for_byte_and_another_seed_another(
@@ -89,7 +89,14 @@ def test_what_a_report_holds(scenario_file: Callable[..., Path], tmp_path: Path)
     assert all("received_to_written_ms" not in order for order in said["orders"])
     perf = json.loads((tmp_path / "report.perf.json").read_text())
     assert perf.keys() >= {"cycle_ms", "jitter_ms", "process", "received_to_written_ms"}
+    nothing = {"p50": None, "p99": None, "max": None}
+    assert perf["cycle_ms"] == perf["jitter_ms"] == nothing, "on virtual time a cycle takes none"
+    assert perf["missed_cycles"] is None
+    assert set(perf["received_to_written_ms"].values()) == {None}
+    assert perf["memory_mb_per_h"] is None
     page = (tmp_path / "report.html").read_text()
+    assert "Missed cycles" not in page
+    assert "nothing is random" in page
     assert "trial: A trial" in page
     assert "a document of this test" in page
 
@@ -101,17 +108,53 @@ def test_everything_that_can_happen_happens(scenario_file: Callable[..., Path], 
   - {at_s: 3, until_s: 5, grid: {voltage_v: 240, frequency_hz: 50.2}}
   - {at_s: 3, until_s: 6, plug_in: {device: charger_2, needed_wh: 5000}}
   - {at_s: 3.5, until_s: 4.5, name: mute, fault: {fault: no_answer, device: battery_a}}
+  - {at_s: 3.5, until_s: 4.5, name: idle, fault: {fault: refuse, device: pv}}
   - {at_s: 6.5, gateway: restart}
 checks:
   - {check: device_power, device: charger_2, limit: 0, from_s: 6.5, most_w: 0}
   - {check: net_power, name: load_is_seen, limit: 0.05, from_s: 2, until_s: 6, least_pu: -0.2, most_pu: -0.15}
+  - {check: limits_kept, name: none_yet, limit: 1, until_s: 1.5}
 """
     path = scenario_file(("checks:\n", events))
     report = run(path, tmp_path)
     journal = [json.loads(line) for line in (tmp_path / "gateway.jsonl").read_text().splitlines()]
     assert sum(entry["event"] == "start" for entry in journal) == 2
-    assert report.summary()["faults"] == [["no_answer", "battery"]]
-    assert [check.passed for check in report.checks][1] is True, "nothing is charged after the car has left"
+    checks = {check.name: check for check in report.checks}
+    assert checks["device_power"].passed, "nothing is charged after the car has left"
+
+    said = report.summary()
+    assert said["faults"] == [["no_answer", "battery"]], "nobody asked for a connection that could be refused"
+    (acted, none_yet) = (each for each in said["checks"] if each["name"] in ("faults_acted", "none_yet"))
+    assert acted == {
+        "name": "faults_acted",
+        "limit": 0.0,
+        "measured": 1.0,
+        "passed": False,
+        "words": "never acted: refuse at pv (idle)",
+    }
+    assert none_yet["measured"] is None
+    assert none_yet["words"] == "no limit took force in the time that is judged"
+
+    events = {event["name"]: event for event in json.loads((tmp_path / "report.json").read_text())["events"]}
+    assert (events["mute"]["what"], events["mute"]["at"], events["mute"]["by"]) == (
+        "no_answer",
+        "battery_a",
+        "the bench",
+    )
+    assert events["mute"]["acted"] > 0
+    assert events["idle"]["acted"] == 0
+    assert {event["at"] for event in events.values()} == {
+        "battery_a",
+        "pv",
+        "load",
+        "all PV",
+        "grid",
+        "charger_2",
+        "gateway",
+    }
+    page = (tmp_path / "report.html").read_text()
+    assert "Faults and events" in page
+    assert "never acted" in page
 
 
 @pytest.mark.parametrize("function", [Function.CONTROL, Function.STALENESS, Function.FEEDBACK])

@@ -43,7 +43,8 @@ def started(tmp_path: Path) -> Iterator[Started]:
 async def test_a_scenario_runs_as_processes_and_agrees_with_lockstep(
     started: Started, scenario_file: Callable[..., Path]
 ) -> None:
-    path = scenario_file(("checks:\n", EVENTS))
+    # Long enough for a gateway to start again on a busy machine before the run ends.
+    path = scenario_file(("checks:\n", EVENTS), ("duration_s: 9", "duration_s: 13"))
     running = started.run(
         "scenario", "gateway", "scenario", "run", str(path), "--mode", "realtime", "--json", "--out", "out"
     )

@@ -13,7 +13,9 @@ from tests.sim_devices.faults import (
     test_guards_messages,
     test_guards_meter,
     test_guards_modbus,
+    test_guards_ocpp,
     test_mqtt_wire,
+    test_ocpp_wire,
     test_opcua_wire,
     test_values,
     test_wire,
@@ -29,6 +31,7 @@ def test_every_fault_has_a_test_that_reads_the_bytes_on_both_sides() -> None:
         *test_values.VALUE_TESTS,
         *test_mqtt_wire.OTHER_TESTS,
         *test_opcua_wire.TESTS,
+        *test_ocpp_wire.TESTS,
     }
     assert on_the_wire == FAULTS.keys()
 
@@ -39,6 +42,7 @@ def test_every_fault_has_a_check_of_the_gateways_without_which_it_does_harm() ->
         *test_guards_meter.GUARDS,
         *test_guards_messages.UA_GUARDS,
         *test_guards_messages.PARENT_GUARDS,
+        *test_guards_ocpp.OCPP_GUARDS,
     )
     assert {guard.fault for guard in guards} == FAULTS.keys()
 

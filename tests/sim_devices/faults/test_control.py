@@ -86,7 +86,8 @@ async def test_faults_are_set_seen_and_cleared_while_bytes_pass() -> None:
         assert await it.ask({"device": "meter", "clear": "no_answer"}) == {"cleared": 1}
         assert await it.ask({"device": "meter", "fault": "black_hole"}) == {"set": 4}
         assert await it.ask({"clear": "all"}) == {"cleared": 1}
-        assert await it.ask({"device": "meter", "clear": 99}) == {"cleared": 0}
+        assert await it.ask({"device": "meter", "clear": 4}) == {"cleared": 0}, "it is over"
+        assert await it.ask({"device": "meter", "clear": "no_answer"}) == {"cleared": 0}
         listed = (await it.ask({"list": True}))["faults"]
         assert [item["name"] for item in listed] == list(FAULTS)
 
@@ -104,6 +105,12 @@ async def test_of_several_devices_the_one_that_is_named_is_meant() -> None:
         state = (await it.ask({"status": True}))["devices"]
         assert (state["one"]["faults"], len(state["two"]["faults"])) == ([], 1)
         assert await it.ask({"clear": "all"}) == {"cleared": 1}
+        assert await it.ask({"device": "one", "fault": "no_answer"}) == {"set": 2}, "an id is of one fault alone"
+        assert await it.ask({"device": "two", "fault": "no_answer"}) == {"set": 3}
+        assert await it.ask({"device": "two", "clear": 2}) == {"cleared": 0}
+        assert await it.ask({"clear": 2}) == {"cleared": 1}
+        state = (await it.ask({"status": True}))["devices"]
+        assert [fault["active"] for fault in state["two"]["faults"]] == [False, True]
 
 
 @pytest.mark.parametrize(
@@ -138,6 +145,8 @@ async def test_of_several_devices_the_one_that_is_named_is_meant() -> None:
         ),
         (b'{"device": "meter", "clear": 1.5}', "clear: expected the name of a fault, its id"),
         (b'{"device": "meter", "clear": true}', "clear: expected the name of a fault, its id"),
+        (b'{"device": "meter", "clear": "latancy"}', "no fault 'latancy'; there are refuse"),
+        (b'{"device": "meter", "clear": 99}', "no fault has the id 99; none has been set"),
     ],
 )
 async def test_a_line_that_can_not_be_used_is_answered_and_changes_nothing(line: bytes, words: str) -> None:

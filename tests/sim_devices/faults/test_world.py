@@ -113,7 +113,7 @@ async def test_what_a_fault_can_not_be_set_on_is_told_with_what_it_can() -> None
     async with served() as (world, _):
         with pytest.raises(FaultError, match="no device 'six'; there are one, two"):
             world.set("six", "drift")
-        with pytest.raises(FaultError, match="car calls us by ocpp: there is no proxy for it"):
+        with pytest.raises(FaultError, match="car calls us by ocpp at a port that nobody knows"):
             world.set("car", "latency")
     site, profiles = two_batteries()
     check_fault(site, profiles, "broker", "broker_restart")
@@ -191,7 +191,12 @@ async def test_a_file_says_which_faults_there_are(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     ("text", "words"),
-    [("{", "neither YAML nor JSON"), ("device: one", "expected a list"), ("- 3", "[0]: expected device, fault")],
+    [
+        ("{", "neither YAML nor JSON"),
+        ("device: one", "expected a list"),
+        ("- 3", "[0]: expected device, fault"),
+        ("[&a {device: one, fault: reset}, *a]", "[1]: reset on one with these parameters is in the list already"),
+    ],
 )
 async def test_a_file_that_can_not_be_used_changes_nothing(tmp_path: Path, text: str, words: str) -> None:
     told: list[str] = []
@@ -216,7 +221,7 @@ async def test_a_topic_takes_the_lines_of_the_control_port() -> None:
                     heard = aiter(bench.messages)
                     for line, answer in (
                         ({"device": "one", "fault": "flipped_sign"}, {"set": 1}),
-                        ({"device": "dso", "fault": "heartbeat_lost"}, {"set": 1}),
+                        ({"device": "dso", "fault": "heartbeat_lost"}, {"set": 2}),
                         ({"clear": "all"}, {"cleared": 2}),
                         ({"device": "nobody", "clear": 1}, None),
                     ):
@@ -313,7 +318,11 @@ async def test_commands_reach_the_process_by_site_and_by_endpoint(tmp_path: Path
         assert (await command("faults", "clear", site, "unit", out.strip(), *at))[:2] == (0, "1\n")
         code, told, _ = await command("faults", "status", site, *at)
         assert (code, f"{out.strip()} drift pu_per_s=0.5 points=['power_w']: over, acted 0" in told) == (0, True)
-        assert (await command("faults", "clear", endpoint))[:2] == (0, "1\n")
+        for words, reason in ((("unit", "nope"), "no fault 'nope'; there are"), (("99",), "no fault has the id 99")):
+            code, out, errors = await command("faults", "clear", endpoint, *words)
+            assert (code, out, reason in errors) == (2, "", True)
+        assert (await command("faults", "clear", endpoint, "1"))[:2] == (0, "1\n"), "an id needs no device"
+        assert (await command("faults", "clear", endpoint))[:2] == (0, "0\n")
         for words, reason in (
             ((site, "unit", "nope"), "no fault 'nope'; there are refuse"),
             ((site, "thing", "drift"), "no device 'thing'; there are broker, unit"),
@@ -321,6 +330,7 @@ async def test_commands_reach_the_process_by_site_and_by_endpoint(tmp_path: Path
             ((site, "unit", "drift", "by=1"), "drift: knows no by, but count, direction"),
             ((site, "unit", "drift", "pu_per_s=much"), "drift: pu_per_s: expected a number"),
             ((site, "unit", "drift", "pu_per_s"), "pu_per_s: KEY=VALUE is asked for"),
+            ((site, "unit", "drift", "pu_per_s=1", "pu_per_s=2"), "pu_per_s: given twice"),
         ):
             code, out, errors = await command("faults", "set", *words, *at)
             assert (code, out) == (2, "")
@@ -347,7 +357,9 @@ async def test_the_list_is_one_array_with_every_fault() -> None:
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
-        (["--addresses", "/no/file"], "--endpoints /no/file"),
+        (["--addresses", "/no/file"], "--addresses /no/file: No such file"),
+        (["--file", "/no/file"], "--file /no/file: No such file"),
+        (["--file", "/"], "--file /: is not a file"),
         (["--broker", "nowhere"], "--broker nowhere: HOST:PORT is asked for"),
         (["--state", "/dev/null/x"], "--state /dev/null/x: Not a directory"),
     ],
