@@ -32,7 +32,7 @@ demo: setup      ## bring up the demo site against its twins for DURATION second
 	@$(BIN)/gateway demo --duration $(DURATION) --out $(OUT)
 
 test: setup-dev  ## run all tests
-	@$(BIN)/python -m pytest -n 2
+	@$(BIN)/python -m pytest -n 3
 
 soak: setup-dev  ## run every scenario, whole and sabotaged, for hours: all faults, 72 h in lockstep, 1 h in real time
 	@LAMINA_SOAK=1 $(BIN)/python -m pytest tests/bench/scenario

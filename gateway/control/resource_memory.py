@@ -141,10 +141,13 @@ class DeviceMemory:
     def stuck(self, model: DeviceModel, now_s: float, measured_s: float, power_w: float) -> bool:
         """Whether a device stands still far from what it was asked for; it is then left as it is for `STUCK_HOLD_S`.
 
-        Only a sample tells that was measured long enough after the asking.
+        Only a sample tells that was measured long enough after the asking. One that moves while it is left alone does
+        not stand still: it is asked again.
         """
         if now_s < self.held_until_s:
-            return True
+            if abs(power_w - self.stood_w) <= STILL_PU * model.rating_w:
+                return True
+            self.held_until_s = now_s
         asked_w = power_w if self.asked_w is None else self.asked_w
         if (
             self.still_since_s is None
