@@ -53,6 +53,7 @@ class GoeKeys:
         self._model = model
         self._serial = serial
         self._clock = clock
+        self._booted_s = clock()
         self._all_phases = model.phases
         self._amp = int(model.requested_current_a)
         self._frc = FORCE_NEUTRAL
@@ -63,6 +64,7 @@ class GoeKeys:
         model = self._model
         return {
             "sse": self._serial,  # serial number
+            "rbt": 1000 * int(self._clock() - self._booted_s),  # time since boot in ms, told once a second
             "typ": "go-eCharger_V3",  # device type
             "var": 22 if model.max_current_a > 16 else 11,  # variant: 11 is 11 kW / 16 A, 22 is 22 kW / 32 A
             "ama": int(model.max_current_a),  # ampere_max limit

@@ -23,6 +23,10 @@ from gateway.image import Image
 INTEGRAL_LIMIT_PU: Final = 0.1
 """The integral corrects at most this part of the devices' summed ratings."""
 
+CORRECTED_PU: Final = 0.3
+"""Of its rating: a device further beside what it was asked for is none that gives a little more or less: it shows
+nonsense or does something else, and would leave the integral wrong for long after it has ended."""
+
 MOVED_PU: Final = 0.01
 MOVED_DEVICE_PU: Final = 0.1
 """A share that changes by more than this part of the connection's rating, or of the device's own, is a step, and the
@@ -269,7 +273,7 @@ class ConnectionState:
         self.integral.advance(error_w, dt_s, response_s + age_s)
 
     def _excess_w(self, resource: Resource, step_w: float, now_s: float) -> float | None:
-        """What a device delivers beyond what it was asked for; None while it moves.
+        """What a device delivers beyond what it was asked for; None while it moves, and where it does something else.
 
         A ceiling device below its ceiling is no error: what it shows is what the next cycle expects of it.
         """
@@ -277,8 +281,10 @@ class ConnectionState:
         if asked_w is None:
             return None
         power_w = resource.power_w or 0.0
-        below = resource.model.ceiling and abs(power_w) < abs(asked_w)
-        return 0.0 if below else power_w - asked_w
+        if resource.model.ceiling and abs(power_w) < abs(asked_w):
+            return 0.0
+        excess_w = power_w - asked_w
+        return excess_w if abs(excess_w) <= CORRECTED_PU * resource.model.rating_w else None
 
     def intend(self, model: SiteModel, usable: Sequence[Resource], asked_w: Sequence[float], now_s: float) -> None:
         """Remember where each device is heading."""

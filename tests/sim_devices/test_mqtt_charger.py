@@ -30,8 +30,9 @@ class Bench:
     def __init__(self, broker: EmbeddedBroker) -> None:
         self.broker = broker
         self.model = charger_with_a_car()
+        self.now_s = 50.0
         self.twin = MqttCharger(
-            self.model, lambda: 0.0, serial="012345", host=broker.host, port=broker.port, publish_interval_s=0.02
+            self.model, lambda: self.now_s, serial="012345", host=broker.host, port=broker.port, publish_interval_s=0.02
         )
         self.heard: dict[str, Any] = {}
         self.news = asyncio.Condition()
@@ -100,6 +101,13 @@ async def test_every_key_is_there_for_who_comes_late() -> None:
                 assert it.heard["mcc"] is True
                 assert (it.heard["amp"], it.heard["frc"], it.heard["alw"]) == (32, 0, True)
                 assert it.heard["sse"] == "012345"
+
+
+async def test_where_nothing_changes_the_time_since_boot_does() -> None:
+    async with bench() as it:
+        await it.hears(lambda heard: heard.get("rbt") == 0)
+        it.now_s += 2.5
+        await it.hears(lambda heard: heard["rbt"] == 2000)
 
 
 async def test_a_charging_car_shows_in_state_power_and_energy() -> None:
