@@ -15,6 +15,7 @@ import typer
 
 from config.findings import Severity
 from gateway.cli.certificates import certificate_app
+from gateway.cli.command_groups import GroupedCommands
 from gateway.cli.commission import add_commissioning
 from gateway.cli.evidence import evidence
 from gateway.cli.faults import faults_app
@@ -32,6 +33,7 @@ from gateway.cli.study import study_app
 
 app = typer.Typer(
     name="gateway",
+    cls=GroupedCommands,
     help="Lamina: makes a site of inverters, batteries and EV chargers one resource to its grid operator.",
     no_args_is_help=True,
     add_completion=False,
