@@ -19,9 +19,9 @@ from config.site import Site
 from gateway.bench.broker_probe import BrokerSilentError, probe_broker
 from gateway.bench.children import ChildFailedError
 from gateway.bench.live import render
-from gateway.bench.page import verdict_words
 from gateway.bench.realtime import Bench, BenchPlan, run_bench
-from gateway.bench.report import write_report
+from gateway.bench.reports.page import verdict_words
+from gateway.bench.reports.report import write_report
 from gateway.bench.run_directory import held_run_directory, prepare
 from gateway.bench.watch import snapshots
 from gateway.state_directory import SOCKET_NAME

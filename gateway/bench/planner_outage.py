@@ -30,9 +30,9 @@ from gateway.bench.children import ChildFailedError
 from gateway.bench.lockstep.request import LockstepRequest
 from gateway.bench.lockstep.run import run_lockstep
 from gateway.bench.lockstep.world import LockstepWorld
-from gateway.bench.page import LONGEST_EXCURSION_S
 from gateway.bench.realtime import Bench, BenchPlan, run_bench
-from gateway.bench.report import write_report
+from gateway.bench.reports.page import LONGEST_EXCURSION_S
+from gateway.bench.reports.report import write_report
 from gateway.bench.run_directory import held_run_directory, prepare
 from gateway.bench.run_files import Event, read_problems, read_run
 from gateway.planning.desk import ANSWER_SLACK_S

@@ -207,7 +207,7 @@ def demo(
 
     broker_address(broker)
     if tiers:
-        from gateway.bench.tiers import TiersRequest, run_tiers_demo
+        from gateway.bench.tiers.demo import TiersRequest, run_tiers_demo
 
         shown = TiersRequest(duration, out, headless or not sys.stdout.isatty(), broker)
         raise typer.Exit(asyncio.run(run_tiers_demo(shown)))
@@ -239,8 +239,8 @@ def bench_cycle(
     import uvloop
 
     from gateway.bench.children import ChildFailedError
-    from gateway.bench.cycle_bench import CycleBenchRequest, run_cycle_bench, server_address
-    from gateway.bench.figures_table import print_figures, tell
+    from gateway.bench.machine.cycle_bench import CycleBenchRequest, run_cycle_bench, server_address
+    from gateway.bench.machine.figures_table import print_figures, tell
 
     try:
         address = None if servers is None else server_address(servers, devices)
@@ -269,8 +269,8 @@ def bench_dispatch(
     import uvloop
 
     from gateway.bench.children import ChildFailedError
-    from gateway.bench.dispatch_bench import DispatchBenchRequest, run_dispatch_bench
-    from gateway.bench.figures_table import print_figures, tell
+    from gateway.bench.machine.dispatch_bench import DispatchBenchRequest, run_dispatch_bench
+    from gateway.bench.machine.figures_table import print_figures, tell
 
     try:
         request = DispatchBenchRequest(devices, period_ms, dispatches, embedded)
@@ -286,8 +286,8 @@ def bench_control(
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
 ) -> None:
     """The decision of one cycle alone, and the clearing of up to 10,000 resources; no input or output."""
-    from gateway.bench.control_bench import run_control_bench
-    from gateway.bench.figures_table import print_figures, tell
+    from gateway.bench.machine.control_bench import run_control_bench
+    from gateway.bench.machine.figures_table import print_figures, tell
 
     print_figures("control", run_control_bench(devices, tell), as_json=as_json)
 
@@ -299,7 +299,7 @@ def bench_feedback(
 ) -> None:
     """The feedback over a grid of device lags and sample ages, beside a control that pairs ages wrongly."""
     from gateway.bench.feedback_sweep import run_feedback_bench
-    from gateway.bench.figures_table import print_figures, tell
+    from gateway.bench.machine.figures_table import print_figures, tell
 
     figures = run_feedback_bench(quick, tell)
     print_figures("feedback", figures, as_json=as_json)
@@ -319,8 +319,8 @@ def bench_twins(
     The floor is as many bare servers, asked by the same client.
     """
     from gateway.bench.children import ChildFailedError
-    from gateway.bench.figures_table import print_figures, tell
-    from gateway.bench.twins_bench import TwinsBenchRequest, run_twins_bench
+    from gateway.bench.machine.figures_table import print_figures, tell
+    from gateway.bench.machine.twins_bench import TwinsBenchRequest, run_twins_bench
 
     try:
         figures = asyncio.run(run_twins_bench(TwinsBenchRequest(devices, rate, duration), tell))
@@ -360,8 +360,8 @@ def bench_children(
     import uvloop
 
     from gateway.bench.children import ChildFailedError
-    from gateway.bench.children_bench import ChildrenBenchRequest, run_children_bench
-    from gateway.bench.figures_table import print_figures, tell
+    from gateway.bench.machine.children_bench import ChildrenBenchRequest, run_children_bench
+    from gateway.bench.machine.figures_table import print_figures, tell
 
     try:
         request = ChildrenBenchRequest(children, duration, period_ms, embedded)

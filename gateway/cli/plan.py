@@ -63,8 +63,8 @@ def bench(steps: int, resources: int, solves: int, time_limit_s: float, *, as_js
     """`gateway bench plan`."""
     from importlib.util import find_spec
 
-    from gateway.bench.figures_table import print_figures, tell
-    from gateway.bench.plan_bench import PlanBenchRequest, run_plan_bench
+    from gateway.bench.machine.figures_table import print_figures, tell
+    from gateway.bench.machine.plan_bench import PlanBenchRequest, run_plan_bench
 
     if find_spec("cvxpy") is None:
         end("planning needs cvxpy, which the extra `planning` of lamina-gateway brings")

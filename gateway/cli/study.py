@@ -82,7 +82,7 @@ def study_layered(
     savings are left, or a single interval without storage differs by more than 1e-6.
     """
     _needs_solvers()
-    from gateway.bench.figures_table import print_figures
+    from gateway.bench.machine.figures_table import print_figures
     from gateway.study.central import NoOptimumError
     from gateway.study.layered import run_layered
     from gateway.study.site_program import NoSitePlanError

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any, Final
 
-from gateway.bench.traces import Figure, Layout, Trace
+from gateway.bench.reports.traces import Figure, Layout, Trace
 from gateway.study.accounts import net_w
 from gateway.study.offers import LEAST_PER_KWH
 from gateway.study.visions import MINIMAL_DSO, TOTAL_DSO, TOTAL_TSO, Comparison, Study

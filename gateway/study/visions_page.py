@@ -8,8 +8,8 @@ from html import escape
 from pathlib import Path
 from typing import Any, Final
 
-from gateway.bench.page import document, section, table
-from gateway.bench.report import write_text
+from gateway.bench.reports.page import document, section, table
+from gateway.bench.reports.report import write_text
 from gateway.study.visions import MINIMAL_DSO, TOTAL_DSO, TOTAL_TSO, Comparison, Study
 from gateway.study.visions_figures import NAMES, figures_of
 

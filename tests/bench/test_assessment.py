@@ -14,7 +14,7 @@ import pytest
 from config.site import Site
 from config.vocabulary import DeviceKind, Quantity
 from gateway.bench.assessment import Assessment, assess, quantities
-from gateway.bench.report import make_report
+from gateway.bench.reports.report import make_report
 from gateway.bench.run_files import Physics, read_run
 
 STEP_S = 0.01

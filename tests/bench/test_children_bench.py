@@ -12,9 +12,9 @@ from hypothesis import strategies as st
 
 from config.messages import Acknowledgement, AckStatus, Down, Telemetry
 from drivers.layer.offers import OfferBook
-from gateway.bench.children_bench import _latencies, use_of
-from gateway.bench.many_children import SimulatedChild
-from gateway.bench.plain_mqtt import _packet, _packets
+from gateway.bench.machine.children_bench import _latencies, use_of
+from gateway.bench.machine.many_children import SimulatedChild
+from gateway.bench.machine.plain_mqtt import _packet, _packets
 from tests.bench.bench_command import THREE, run
 
 with_proc = pytest.mark.skipif(

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import random
 
-from gateway.bench.control_bench import SyntheticField, synthetic_site
+from gateway.bench.machine.control_bench import SyntheticField, synthetic_site
 from gateway.control.decision import decide, initial_state
 from gateway.control.orders_in_force import DispatchInForce, OrdersInForce
 from tests.bench.bench_command import THREE, run

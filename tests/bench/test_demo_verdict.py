@@ -6,8 +6,8 @@ from collections.abc import Callable
 from pathlib import Path
 
 from config.site import Site
-from gateway.bench.page import verdict_words
-from gateway.bench.report import write_report
+from gateway.bench.reports.page import verdict_words
+from gateway.bench.reports.report import write_report
 
 
 def test_limits_that_were_kept(simulate: Callable[..., Path], demo_site: Site) -> None:

@@ -12,7 +12,7 @@ import pytest
 
 from config.site import Site
 from gateway.bench.metrics import Spread
-from gateway.bench.report import main, write_report
+from gateway.bench.reports.report import main, write_report
 from gateway.bench.run_files import read_events, read_jitter, read_physics, read_run
 
 Simulate = Callable[..., Path]

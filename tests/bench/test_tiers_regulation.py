@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from gateway.bench.tiers_regulation import scored
+from gateway.bench.tiers.regulation import scored
 
 TOLD = [(100.0 + 4.0 * at, 10e3 if at % 5 else -20e3) for at in range(30)]
 TIMES = [98.0 + 0.1 * at for at in range(1300)]

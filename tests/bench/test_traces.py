@@ -5,7 +5,7 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gateway.bench.traces import TimeAxis, reduced, step_line
+from gateway.bench.reports.traces import TimeAxis, reduced, step_line
 
 values = st.lists(st.none() | st.floats(-1e6, 1e6), min_size=1, max_size=400)
 

@@ -11,7 +11,7 @@ from contextlib import contextmanager
 
 import pytest
 
-from gateway.bench.even_client import Asked, EvenClient, SilentServerError
+from gateway.bench.machine.even_client import Asked, EvenClient, SilentServerError
 from tests.bench.bench_command import THREE, run
 
 

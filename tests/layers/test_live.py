@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from rich.console import Console
 
-from gateway.bench.tiers import shipped_tiers, tier_lines, tiers_screen
+from gateway.bench.tiers.demo import shipped_tiers, tier_lines, tiers_screen
 
 POINT = {"net_w": 12_300.0, "lower_w": -18_000.0, "upper_w": 35_000.0, "target_w": 12_000.0}
 

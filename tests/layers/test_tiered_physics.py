@@ -11,7 +11,7 @@ import yaml
 
 from config.loading import check_site, load_site, shipped_sites
 from config.site import Site
-from gateway.bench.tiers import shipped_tiers
+from gateway.bench.tiers.demo import shipped_tiers
 from sim_devices.endpoints import TwinError
 from sim_devices.tiers import TieredPhysics, order_of_tiers
 

@@ -13,7 +13,7 @@ pytest.importorskip("cvxpy")
 from typer.testing import CliRunner
 
 from config.planning import InterchangePrices, PriceBand
-from gateway.bench.plan_bench import PlanBenchRequest, SyntheticMicrogrid, run_plan_bench
+from gateway.bench.machine.plan_bench import PlanBenchRequest, SyntheticMicrogrid, run_plan_bench
 from gateway.cli.plan import hourly
 from gateway.planning.history import FILE_NAME
 from gateway.planning.messages import MeasuredStep, checked_curves

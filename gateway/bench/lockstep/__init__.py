@@ -10,8 +10,8 @@ waits: time jumps to the next timer.
 
 - `site`, `profiles`: the site's model, and its profiles by *device* name, as `gateway.runtime.RunOptions` has them
 - `out`: the run directory; gets `physics.csv`, `gateway.jsonl`, `gateway.log`, `orders.json`, `dso.jsonl` (with a
-  script) and `end.json`, as a demo in real time leaves them, so that `gateway.bench.report.write_report(out, site)`
-  judges it
+  script) and `end.json`, as a demo in real time leaves them, so that
+  `gateway.bench.reports.report.write_report(out, site)` judges it
 - `duration_s`: seconds of virtual time; with a script what it is spread over, from the gateway's first word on
 - `seed`: of everything random (None: the site's `simulation.seed`)
 - `period_ms`: the control period (None: the site's); what must outlast it is made at least twice as long. `step_ms`:

@@ -5,9 +5,9 @@ from __future__ import annotations
 from typing import Final
 
 from config.scenario import Event, GridEvent
-from gateway.bench.event_rows import EventFigures
+from gateway.bench.reports.event_rows import EventFigures
+from gateway.bench.reports.wording import power
 from gateway.bench.scenario.trial import Trial
-from gateway.bench.wording import power
 
 BENCH: Final = "the bench"
 AT_ONCE: Final = ("restart",)

@@ -9,9 +9,10 @@ from pathlib import Path
 from typing import Any, Final
 
 from config.scenario import Mode
-from gateway.bench.page import Verdicts, page
-from gateway.bench.report import HTML_FILE, JSON_FILE, make_report, write_text
-from gateway.bench.report_schema import Percentiles, ProcessFigures, Report
+from gateway.bench.reports.page import Verdicts, page
+from gateway.bench.reports.report import HTML_FILE, JSON_FILE, make_report, write_text
+from gateway.bench.reports.report_schema import Percentiles, ProcessFigures, Report
+from gateway.bench.reports.wording import NOT_MEASURED
 from gateway.bench.run_files import RUN_FILE, read_mark, read_run
 from gateway.bench.scenario.chance import what_is_random
 from gateway.bench.scenario.fault_log import read_fault_log
@@ -20,7 +21,6 @@ from gateway.bench.scenario.judging import FAULTS_ACTED, WHOLE_RUN, CheckResult,
 from gateway.bench.scenario.memory import memory_slope
 from gateway.bench.scenario.plan import Plan
 from gateway.bench.scenario.trial import Trial, make_trial
-from gateway.bench.wording import NOT_MEASURED
 
 PERF_FILE: Final = "report.perf.json"
 OF_THE_WALL_CLOCK: Final = ("cycle_ms", "jitter_ms", "bare_loop_jitter_ms", "missed_cycles", "process")

@@ -12,7 +12,7 @@ import pytest
 
 from gateway.bench.lockstep.request import LockstepError
 from gateway.bench.lockstep.world import LockstepWorld
-from gateway.bench.report import write_report
+from gateway.bench.reports.report import write_report
 from sim_devices.dso.script import load_script
 from tests.bench.lockstep.conftest import Lockstep
 

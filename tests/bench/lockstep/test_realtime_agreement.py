@@ -21,8 +21,8 @@ from config.loading import shipped_sites
 from config.site import Site
 from gateway.bench.assessment import assess
 from gateway.bench.realtime import Bench, BenchPlan, run_bench
-from gateway.bench.report import make_report
-from gateway.bench.report_schema import OrderFigures, Report
+from gateway.bench.reports.report import make_report
+from gateway.bench.reports.report_schema import OrderFigures, Report
 from gateway.bench.run_files import read_physics, read_run
 from sim_devices.dso.script import Script, load_script
 from tests.bench.lockstep.conftest import Lockstep

@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from config.messages import Down, Up, down_topic, up_topic
-from gateway.bench.plain_mqtt import PlainMqtt
+from gateway.bench.machine.plain_mqtt import PlainMqtt
 
 SOURCE: Final = "parent"
 METER_TOPIC: Final = "bench/meter/power"
@@ -247,7 +247,7 @@ def _say(message: dict[str, Any]) -> None:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """The exit code: 0 done, 1 where the broker was lost."""
-    parser = argparse.ArgumentParser(prog="python -m gateway.bench.many_children", description=__doc__)
+    parser = argparse.ArgumentParser(prog="python -m gateway.bench.machine.many_children", description=__doc__)
     parser.add_argument("--broker", required=True, metavar="HOST:PORT")
     parser.add_argument("--children", type=int, required=True)
     parser.add_argument("--out", type=Path, required=True)

@@ -9,9 +9,9 @@ from typing import Any, Final
 from pydantic import Field
 
 from config.strict import Strict
-from gateway.bench.row_figures import rows_layout
-from gateway.bench.traces import Figure, TimeAxis, bars
-from gateway.bench.wording import figure
+from gateway.bench.reports.row_figures import rows_layout
+from gateway.bench.reports.traces import Figure, TimeAxis, bars
+from gateway.bench.reports.wording import figure
 
 LONGEST_ROW: Final = 18
 

@@ -28,8 +28,8 @@ from config.messages import DispatchOrder, Down, Heartbeat, RegulationSignal, do
 from config.strict import Strict
 from gateway.bench.broker import BenchBroker, start_broker
 from gateway.bench.children import Child, ChildFailedError
-from gateway.bench.dispatch_bench import JournalReader
-from gateway.bench.many_children import METER_TOPIC, RATING_W, SOURCE, child_name
+from gateway.bench.machine.dispatch_bench import JournalReader
+from gateway.bench.machine.many_children import METER_TOPIC, RATING_W, SOURCE, child_name
 from gateway.cycle import Figures
 from sim_devices.dso.link import BrokerLink
 
@@ -91,7 +91,7 @@ def meter_profile() -> dict[str, Any]:
         "title": "The meter of a bench",
         "kind": "meter",
         "protocol": "mqtt",
-        "source": {"document": "gateway/bench/many_children.py", "version": "1", "publisher": "Lamina"},
+        "source": {"document": "gateway/bench/machine/many_children.py", "version": "1", "publisher": "Lamina"},
         "pace": {"timeout_s": 1.0, "silence_s": 3.5},
         "points": {"power_w": power},
     }
@@ -224,7 +224,7 @@ async def _ended(task: asyncio.Task[None]) -> None:
 def _children(request: ChildrenBenchRequest, broker: BenchBroker, folder: Path) -> list[str]:
     endpoint = f"{broker.address.host}:{broker.address.port}"
     count, out = str(request.children), str(folder / "children.json")
-    return ["gateway.bench.many_children", "--broker", endpoint, "--children", count, "--out", out]
+    return ["gateway.bench.machine.many_children", "--broker", endpoint, "--children", count, "--out", out]
 
 
 def _gateway(request: ChildrenBenchRequest, broker: BenchBroker, folder: Path) -> list[str]:

@@ -15,12 +15,12 @@ from config.messages import Down
 from config.vocabulary import Quantity
 from gateway.bench.assessment import Assessment, Verdict
 from gateway.bench.dso_orders import DsoOrder, utc_at
-from gateway.bench.event_rows import HEADS, EventFigures, event_rows
-from gateway.bench.figures import figures_of
 from gateway.bench.metrics import BAND_PU, GRACE_S, HOLD_S
-from gateway.bench.report_schema import OrderFigures, Percentiles, Report
-from gateway.bench.traces import Figure
-from gateway.bench.wording import NOT_MEASURED, QUANTITY_NAMES, asked, duration, figure
+from gateway.bench.reports.event_rows import HEADS, EventFigures, event_rows
+from gateway.bench.reports.figures import figures_of
+from gateway.bench.reports.report_schema import OrderFigures, Percentiles, Report
+from gateway.bench.reports.traces import Figure
+from gateway.bench.reports.wording import NOT_MEASURED, QUANTITY_NAMES, asked, duration, figure
 
 LONGEST_EXCURSION_S: Final = 2.0
 """Outside a limit for less than this is a passing excursion; from this on the limit was broken."""
@@ -73,8 +73,8 @@ def page(assessment: Assessment, report: Report, verdicts: Verdicts | None = Non
 
 def document(title: str, parts: Iterable[str], figures: Iterable[Figure]) -> str:
     """A whole page: its parts as HTML, with the figures that their sections name."""
-    style = files("gateway.bench").joinpath("page.css").read_text(encoding="utf-8")
-    script = files("gateway.bench").joinpath("page.js").read_text(encoding="utf-8")
+    style = files("gateway.bench.reports").joinpath("page.css").read_text(encoding="utf-8")
+    script = files("gateway.bench.reports").joinpath("page.js").read_text(encoding="utf-8")
     around = [
         '<!doctype html>\n<html lang="en">\n<head>\n<meta charset="utf-8">',
         f'<meta http-equiv="Content-Security-Policy" content="{_POLICY}">',

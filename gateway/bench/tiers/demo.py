@@ -28,7 +28,7 @@ from gateway.bench.children import Child, ChildFailedError
 from gateway.bench.live import render
 from gateway.bench.realtime import SCRIPT_OVERRUN_S
 from gateway.bench.run_directory import held_run_directory, prepare
-from gateway.bench.tiers_report import write_tiers_report
+from gateway.bench.tiers.report import write_tiers_report
 from gateway.bench.watch import snapshots
 from gateway.state_directory import SOCKET_NAME
 

@@ -25,8 +25,8 @@ from config.messages import DispatchOrder, Down, Heartbeat, down_topic, up_topic
 from config.strict import Strict
 from gateway.bench.broker import BenchBroker, start_broker
 from gateway.bench.children import Child, ChildFailedError
-from gateway.bench.cycle_bench import RATING_W, bench_profile_data
-from gateway.bench.floor import written_at
+from gateway.bench.machine.cycle_bench import RATING_W, bench_profile_data
+from gateway.bench.machine.floor import written_at
 from gateway.cycle import Figures
 from sim_devices.dso.link import BrokerLink
 
@@ -155,7 +155,7 @@ async def run_dispatch_bench(request: DispatchBenchRequest, progress: Callable[[
     async with AsyncExitStack() as stack:
         folder = Path(stack.enter_context(TemporaryDirectory(prefix="lamina-bench-")))
         servers = await Child.start(
-            "servers", ["gateway.bench.floor", "--devices", str(request.devices + 1)], folder / "servers.log"
+            "servers", ["gateway.bench.machine.floor", "--devices", str(request.devices + 1)], folder / "servers.log"
         )
         stack.push_async_callback(servers.stop)
         ports = (await servers.ready())["ports"]

@@ -26,7 +26,7 @@ from config.strict import Strict
 from gateway.bench.children import ChildFailedError
 from gateway.bench.run_directory import prepare
 from gateway.bench.run_files import read_events
-from gateway.bench.tiers import TiersRequest, TiersRun, all_measure, shipped_tiers, start_tiers
+from gateway.bench.tiers.demo import TiersRequest, TiersRun, all_measure, shipped_tiers, start_tiers
 from gateway.cycle import Figures
 from sim_devices.dso.link import BrokerLink
 
@@ -135,7 +135,7 @@ def _figures(
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Print the figures as one JSON object; returns the exit code: 0 done, 2 it cannot run."""
-    parser = argparse.ArgumentParser(prog="python -m gateway.bench.tiers_dispatch", description=__doc__)
+    parser = argparse.ArgumentParser(prog="python -m gateway.bench.tiers.dispatch", description=__doc__)
     parser.add_argument("--dispatches", type=int, default=50)
     options = parser.parse_args(arguments)
     try:

@@ -16,8 +16,8 @@ from config.vocabulary import Quantity
 from gateway.bench.assessment import Assessment, assess
 from gateway.bench.gateway_figures import gateway_figures
 from gateway.bench.metrics import Excursion, Spread
-from gateway.bench.page import page
-from gateway.bench.report_schema import (
+from gateway.bench.reports.page import page
+from gateway.bench.reports.report_schema import (
     ExcursionFigures,
     Excursions,
     LinkFigures,
@@ -147,7 +147,7 @@ def write_text(path: Path, text: str) -> None:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Write the report of a run directory; returns the exit code: 0 done, 2 bad input."""
-    parser = argparse.ArgumentParser(prog="python -m gateway.bench.report", description=main.__doc__)
+    parser = argparse.ArgumentParser(prog="python -m gateway.bench.reports.report", description=main.__doc__)
     parser.add_argument("run_dir", metavar="DIR", type=Path, help="directory of the run")
     parser.add_argument("--site", required=True, type=Path, help="the site file that was run")
     options = parser.parse_args(arguments)

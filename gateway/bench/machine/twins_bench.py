@@ -17,7 +17,7 @@ from tempfile import TemporaryDirectory
 from typing import Any, Final
 
 from gateway.bench.children import Child, ChildFailedError
-from gateway.bench.even_client import Asked, EvenClient, SilentServerError
+from gateway.bench.machine.even_client import Asked, EvenClient, SilentServerError
 from gateway.cycle import percentile
 
 BLOCKS: Final = 5
@@ -76,7 +76,7 @@ async def run_twins_bench(request: TwinsBenchRequest, progress: Callable[[str], 
             arguments = ["sim_devices.process", str(site), "--ports", "free", "--until-eof"]
             twins = await Child.start("twins", arguments, folder / "twins.log")
             children.append(twins)
-            arguments = ["gateway.bench.floor", "--devices", str(request.devices)]
+            arguments = ["gateway.bench.machine.floor", "--devices", str(request.devices)]
             floor = await Child.start("floor", arguments, folder / "floor.log")
             children.append(floor)
             told = await twins.ready(READY_S)

@@ -12,14 +12,14 @@ from typing import Any, Final
 from config.messages import Down
 from config.site import Site
 from gateway.bench.assessment import Assessment, assess
-from gateway.bench.figures import figures_of
 from gateway.bench.gateway_figures import gateway_figures
 from gateway.bench.metrics import BAND_PU
-from gateway.bench.page import LONGEST_EXCURSION_S, document, section, table
-from gateway.bench.report import HTML_FILE, JSON_FILE, make_report, write_text
-from gateway.bench.report_schema import Report
+from gateway.bench.reports.figures import figures_of
+from gateway.bench.reports.page import LONGEST_EXCURSION_S, document, section, table
+from gateway.bench.reports.report import HTML_FILE, JSON_FILE, make_report, write_text
+from gateway.bench.reports.report_schema import Report
+from gateway.bench.reports.traces import Figure
 from gateway.bench.run_files import read_run
-from gateway.bench.traces import Figure
 
 CONNECTION: Final = "connection"
 

@@ -10,8 +10,8 @@ from typing import Any, Final
 from config.messages import Down, LimitOrder
 from gateway.bench.assessment import Assessment
 from gateway.bench.dso_orders import DsoOrder
-from gateway.bench.traces import Figure, Layout, TimeAxis, Trace, bars, layout
-from gateway.bench.wording import QUANTITY_NAMES, asked, briefly
+from gateway.bench.reports.traces import Figure, Layout, TimeAxis, Trace, bars, layout
+from gateway.bench.reports.wording import QUANTITY_NAMES, asked, briefly
 
 _ROW_PX: Final = 28
 

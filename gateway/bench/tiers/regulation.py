@@ -28,7 +28,7 @@ from gateway.bench.run_directory import prepare
 from gateway.bench.run_files import read_run
 from gateway.bench.scores import averaged, regulation_score
 from gateway.bench.scores.regulation import AVERAGE_S
-from gateway.bench.tiers import TiersRequest, TiersRun, all_measure, shipped_tiers, start_tiers
+from gateway.bench.tiers.demo import TiersRequest, TiersRun, all_measure, shipped_tiers, start_tiers
 from sim_devices.dso.link import BrokerLink
 from sim_devices.dso.script import load_signal
 
@@ -167,7 +167,7 @@ async def _ended(task: asyncio.Task[None]) -> None:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Print the figures as one JSON object; returns the exit code: 0 reached, 1 not reached, 2 it cannot run."""
-    parser = argparse.ArgumentParser(prog="python -m gateway.bench.tiers_regulation", description=__doc__)
+    parser = argparse.ArgumentParser(prog="python -m gateway.bench.tiers.regulation", description=__doc__)
     parser.add_argument("--duration", type=float, default=240.0, help="seconds; the score needs more than 600")
     parser.add_argument("--out", type=Path, default=None)
     options = parser.parse_args(arguments)

@@ -17,7 +17,7 @@ from typing import Any, Final
 from config.profile import Profile
 from config.site import ModbusTcpAddress, Site
 from gateway.bench.children import Child, ChildFailedError
-from gateway.bench.floor import READ_COUNT, WRITE_ADDRESS, Floor, written_at
+from gateway.bench.machine.floor import READ_COUNT, WRITE_ADDRESS, Floor, written_at
 from gateway.composition import build_drivers
 from gateway.control.model import build_site_model
 from gateway.control.orders_in_force import DispatchInForce, OrdersInForce
@@ -62,7 +62,7 @@ def bench_profile_data() -> dict[str, Any]:
         "title": "A device of the bench",
         "kind": "relay",
         "protocol": "modbus",
-        "source": {"document": "gateway/bench/floor.py", "version": "1", "publisher": "Lamina"},
+        "source": {"document": "gateway/bench/machine/floor.py", "version": "1", "publisher": "Lamina"},
         "pace": {"slow_poll_s": 3600.0},
         "points": points,
         "control": {"writes": [{"point": "setpoint_w", "quantity": "power_w"}], "volatile": True},
@@ -212,7 +212,7 @@ async def run_cycle_bench(request: CycleBenchRequest, progress: Callable[[str], 
         )
         return await _measure(request, bench, Floor(), progress)
     with TemporaryDirectory(prefix="lamina-bench-") as logs, _apart() as core:
-        arguments = ["gateway.bench.floor", "--devices", str(request.devices), *core]
+        arguments = ["gateway.bench.machine.floor", "--devices", str(request.devices), *core]
         child = await Child.start("servers", arguments, Path(logs) / "servers.log")
         try:
             ports = (await child.ready())["ports"]

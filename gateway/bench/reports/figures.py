@@ -10,12 +10,12 @@ from typing import Final
 from config.vocabulary import DeviceKind, Quantity
 from gateway.bench.assessment import Assessment
 from gateway.bench.dso_orders import utc_at
-from gateway.bench.event_rows import EventFigures, events_figure
 from gateway.bench.metrics import energy_wh
-from gateway.bench.row_figures import links_figure, orders_figure
+from gateway.bench.reports.event_rows import EventFigures, events_figure
+from gateway.bench.reports.row_figures import links_figure, orders_figure
+from gateway.bench.reports.traces import Figure, Layout, TimeAxis, Trace, layout, line, step_line, value_axis
+from gateway.bench.reports.wording import QUANTITY_NAMES, duration, power
 from gateway.bench.timeline import Step, Steps
-from gateway.bench.traces import Figure, Layout, TimeAxis, Trace, layout, line, step_line, value_axis
-from gateway.bench.wording import QUANTITY_NAMES, duration, power
 
 KIND_COLOURS: Final = {
     DeviceKind.INVERTER: "@sun",

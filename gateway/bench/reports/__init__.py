@@ -1,0 +1,1 @@
+"""What a run shows: `report.json`, and the page with its figures."""
